@@ -1,0 +1,205 @@
+"""Raw files into manifests: one DuckDB run per card, every row kept or failed with a reason.
+
+Order of writing: `clips.parquet`, `problems.parquet`, `evidence.parquet`, and last `build.json`, the
+completion record, whose input digests decide whether a dataset is up to date.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import curation
+from curation.catalog import evidence, problems, rawfiles
+from curation.catalog.cards import Card
+from curation.catalog.clips import define_rows, write_clips
+from curation.catalog.fetch import raw_digests
+from curation.catalog.identity import sql_macros
+from curation.catalog.lists import LIST_DIGEST
+from curation.catalog.record import RECORD, read_record
+from curation.catalog.store import work_connection
+from curation.errors import FoleyproofError
+from curation.files import sha256_file, write_json
+from curation.verdict import Reason, Tally
+
+if TYPE_CHECKING:
+    import duckdb
+
+_FAILURES = {
+    Reason.MISSING_ID, Reason.BAD_ID, Reason.BAD_TIME, Reason.EMPTY_INTERVAL,
+    Reason.UNKNOWN_SPLIT, Reason.DUPLICATE_CLIP,
+}  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class Built:
+    """What became of one dataset."""
+
+    dataset: str
+    state: str  # "built", "up to date", "missing" (files) or "failed"
+    tally: Tally = field(default_factory=Tally)
+    missing: list[str] = field(default_factory=list)  # raw files that are not at hand
+    notes: list[str] = field(default_factory=list)  # errata named, differences not explained
+    flagged: dict[str, int] = field(default_factory=dict)  # reasons of rows kept but reported
+    error: FoleyproofError | None = None
+
+
+def build(
+    cards: list[Card],
+    manifests: Path,
+    *,
+    progress: Callable[[str, "duckdb.DuckDBPyConnection"], Any] = lambda name, db: None,
+) -> list[Built]:
+    """Build each dataset whose files are at hand; one that fails costs no other."""
+    results = []
+    for card in cards:
+        try:
+            results.append(_build_one(card, manifests, progress))
+        except FoleyproofError as error:
+            if error.exit_code == 14:
+                raise
+            results.append(Built(dataset=card.dataset, state="failed", error=error))
+    return results
+
+
+def _build_one(
+    card: Card,
+    manifests: Path,
+    progress: Callable[[str, "duckdb.DuckDBPyConnection"], Any],
+) -> Built:
+    import duckdb
+
+    folder = manifests / card.dataset
+    digests = raw_digests(card, manifests)
+    missing = [file.path for file in card.files if file.path not in digests]
+    needed = [file.path for file in card.files if not file.optional and file.path in missing]
+    if needed or not digests:
+        return Built(dataset=card.dataset, state="missing", missing=needed or missing)
+    inputs = {
+        "card": card.digest,
+        "duckdb": duckdb.__version__,
+        "foleyproof": curation.__version__,
+        "raw": {path: entry["sha256"] for path, entry in digests.items()},
+    }
+    record = read_record(manifests, card.dataset)
+    if record.get("inputs") == inputs and _whole(folder, record):
+        return _result(card, record, state="up to date", missing=missing)
+    with work_connection(folder, memory_mib=900, only_folder=folder) as db:
+        progress(card.dataset, db)
+        for statement in sql_macros():
+            db.execute(statement)
+        rows = {file.path: rawfiles.load(db, file, folder / "raw") for file in card.files}
+        define_rows(db, card)
+        if db.execute("select 1 from card_rows limit 1").fetchall() == []:
+            return Built(dataset=card.dataset, state="missing", missing=missing)
+        kept, seen = write_clips(db, card, folder, digests)
+        counts = _counts(db, folder)
+        lists = _lists(db, folder)
+        reasons = problems.write_problems(db, card, folder, seen, kept)
+        evidence.write_evidence(db, card, folder)
+    record = {
+        "inputs": inputs,
+        "raw_rows": {path: n for path, n in rows.items() if path in digests},
+        "missing": missing,
+        "seen": seen,
+        "kept": kept,
+        "splits": {
+            split: {**counts.get(split, _no_rows()),
+                    "role": card.splits[split].role}
+            for split in card.splits
+        },
+        "lists": lists,
+        "problems": reasons,
+        "outputs": {
+            name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
+            for name in ("clips.parquet", problems.FILE, evidence.FILE)
+        },
+    }  # fmt: skip
+    write_json(folder / RECORD, record)
+    return _result(card, record, state="built", missing=missing)
+
+
+def _whole(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the outputs are there with the recorded sizes; `verify` compares their digests."""
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"]
+        for name, entry in record["outputs"].items()
+    )
+
+
+def _result(card: Card, record: dict[str, Any], *, state: str, missing: list[str]) -> Built:
+    problems = record["problems"]
+    failed = {reason: n for reason, n in problems.items() if reason in _FAILURES}
+    flagged = {reason: n for reason, n in problems.items() if reason not in _FAILURES}
+    tally = Tally(seen=record["seen"], kept=record["kept"], failed=failed)
+    tally.check()
+    return Built(
+        dataset=card.dataset,
+        state=state,
+        tally=tally,
+        missing=missing,
+        notes=_compare_counts(card, record),
+        flagged=flagged,
+    )
+
+
+def _counts(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, dict[str, Any]]:
+    """Rows of each split, how many have an id and a start, and how many have none by source."""
+    rows = db.execute(
+        "select split, source, count(*), count(source_id), count(start_s) from read_parquet(?) "
+        "group by 1, 2 order by 1, 2",
+        [str(folder / "clips.parquet")],
+    ).fetchall()
+    counts: dict[str, dict[str, Any]] = {}
+    for split, source, n, identified, timed in rows:
+        entry = counts.setdefault(split, _no_rows())
+        entry["rows"] += n
+        entry["identified"] += identified
+        entry["timed"] += timed
+        if identified < n:
+            entry["unidentified_by_source"][source] = n - identified
+    return counts
+
+
+def _no_rows() -> dict[str, Any]:
+    return {"rows": 0, "identified": 0, "timed": 0, "unidentified_by_source": {}}
+
+
+def _lists(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and digest of each named list that came out."""
+    rows = db.execute(
+        f"""select list, count(*), {LIST_DIGEST} from (
+            select unnest(lists) as list, dataset, clip_id, source, source_id,
+                   round(start_s * 1000)::bigint as start_ms
+            from read_parquet(?) where len(lists) > 0)
+        group by list order by list""",
+        [str(folder / "clips.parquet")],
+    ).fetchall()
+    return {name: {"size": size, "digest": digest} for name, size, digest in rows}
+
+
+def _compare_counts(card: Card, record: dict[str, Any]) -> list[str]:
+    """One line for each difference from what is published: its erratum, or that there is none."""
+    notes = []
+    for name, split in card.splits.items():
+        rows = record["splits"][name]["rows"]
+        if split.published is None or rows in (0, split.published):
+            continue
+        why = next(
+            (e["why"] for e in card.errata if e.get("split") == name and e.get("rows") == rows),
+            None,
+        )
+        explained = f"erratum: {why}" if why else "unexplained difference"
+        notes.append(
+            f"{card.dataset}/{name}: {rows:,} rows, {split.published:,} published "
+            f"({split.counted_by}); {explained}"
+        )
+    for named in card.lists:
+        entry = record["lists"].get(f"{card.dataset}@{named.name}")
+        if entry and named.digest not in (None, entry["digest"]):
+            notes.append(
+                f"{card.dataset}@{named.name}: unknown list, {entry['size']:,} clips with "
+                f"{entry['digest'][:19]}…, the registered one has {named.size:,} with "
+                f"{str(named.digest)[:19]}…"
+            )
+    return notes

@@ -1,0 +1,235 @@
+"""Dataset cards: all that is known of a dataset, in one `card.toml` and one SELECT.
+
+Adding a dataset adds a folder with these two files and no Python. Cards come with the package
+(`manifests/<dataset>/` in a clone, `curation/cards/` in a wheel); `--cards DIR` adds a user's own.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from curation.errors import BadCard, UsageProblem
+from curation.files import canonical_json
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of datasets and files: safe as SQL identifier and path
+LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+SPLIT_ROLES = ("train", "validation", "test")
+RULES = ("known_reupload", "published_list")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawFile:
+    """One metadata file of a dataset, as its publisher writes it."""
+
+    name: str
+    table: str  # its name in the card's SQL; files with one table are read one after another
+    path: str  # below raw/, and below <dataset>/ in a folder given to `fetch --from`
+    url: str
+    format: str = "csv"  # "csv" or "json"
+    columns: tuple[str, ...] | dict[str, str] = ()  # csv: names in order; json: name to DuckDB type
+    header: bool = True  # csv: whether the first line names the columns
+    delimiter: str = ","
+    optional: bool = False  # without it the dataset is still built, and says what is missing
+    sha256: dict[str, str] = field(default_factory=dict)  # name of a known copy → digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One official split and what its publisher says of it."""
+
+    role: str  # "train", "validation" or "test"
+    published: int | None = None  # rows, as stated by `counted_by`
+    counted_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedList:
+    """A test set (or any other selection of clips) that papers name, pinned by digest."""
+
+    name: str  # with the dataset: "vggsound@mmaudio"
+    title: str
+    split: str | None = None  # the list is this split, or …
+    sql: str | None = None  # … the clips this SELECT names: source_id and, where published, start_s
+    default: bool = False  # what `--test <dataset>` means
+    size: int | None = None  # published number of clips
+    digest: str | None = None  # "sha256:…" of the canonical lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Overlaps that others found and published."""
+
+    name: str
+    rule: str  # "known_reupload" or "published_list"
+    heldout: tuple[str, ...]  # datasets whose test clips it is about
+    citation: str
+    groups: tuple[tuple[str, ...], ...] = ()  # known_reupload: ids of one recording
+    source: str = "youtube"  # of the ids in `groups`
+    sql: str | None = None  # published_list: SELECT of source, source_id and maybe start_s
+    # published_list: "same_id" where it names held-out recordings, "unknown" where it names clips
+    # that equal some clip it does not tell
+    partner: str = "same_id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A dataset: where its metadata comes from, what its rows mean, how it is tested on."""
+
+    dataset: str
+    title: str
+    homepage: str
+    citation: str
+    metadata_licence: str
+    media_licence: str
+    files: tuple[RawFile, ...]
+    splits: dict[str, Split]
+    lists: tuple[NamedList, ...]
+    evidence: tuple[Evidence, ...]
+    errata: tuple[dict[str, Any], ...]  # split, rows, why: a difference that is understood
+    media: tuple[str, ...]  # file names under which people keep the media
+    modality: str  # "audio-video" or "audio"
+    unidentified: bool  # whether rows without source_id are as published
+    unverified: bool  # whether nobody here has built it from the real files
+    sql: str
+    folder: Path
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """The splits that `<dataset>` means as a training set."""
+        return tuple(name for name, split in self.splits.items() if split.role == "train")
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over both files of the card."""
+        import hashlib
+
+        parts = [(self.folder / name).read_bytes() for name in ("card.toml", "clips.sql")]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def card_folders(extra: tuple[Path, ...] = ()) -> dict[str, Path]:
+    """Every card folder by dataset name; a user's own stands before ours of the same name."""
+    package = Path(__file__).resolve().parent.parent
+    shipped = package / "cards"
+    roots = [shipped if shipped.is_dir() else package.parent / "manifests", *extra]
+    folders = {}
+    for root in roots:
+        for path in sorted(root.glob("*/card.toml")):
+            folders[path.parent.name] = path.parent
+        if (root / "card.toml").is_file():
+            folders[root.resolve().name] = root
+    return dict(sorted(folders.items()))
+
+
+def load_cards(extra: tuple[Path, ...] = ()) -> dict[str, Card]:
+    """All cards by dataset name, in alphabetical order."""
+    return {name: load_card(folder) for name, folder in card_folders(extra).items()}
+
+
+def find_cards(cards: dict[str, Card], datasets: tuple[str, ...]) -> list[Card]:
+    """The cards of these datasets, all where none is named."""
+    for name in datasets:
+        if name not in cards:
+            raise UsageProblem(
+                f"unknown dataset {name!r}, expected one of: {', '.join(cards)} — see: curate datasets"
+            )
+    return [cards[name] for name in datasets] if datasets else list(cards.values())
+
+
+def load_card(folder: Path) -> Card:
+    """The card in `folder`.
+
+    Raises:
+        BadCard: a file is missing or says something a card cannot say.
+    """
+    path = folder / "card.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        sql = (folder / "clips.sql").read_text(encoding="utf-8")
+        card = _card(folder, table, sql)
+    except FileNotFoundError as error:
+        raise BadCard(f"{error.filename}: missing, expected beside {path.name}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadCard(f"{path}: not TOML: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise BadCard(f"{path}: {error}; see manifests/README.md for what a card holds") from error
+    _check(card, path)
+    return card
+
+
+def _card(folder: Path, table: dict[str, Any], sql: str) -> Card:
+    files = tuple(
+        RawFile(**{"name": name, "table": name, **entry, "columns": _columns(entry)})
+        for name, entry in table.pop("files").items()
+    )
+    card = Card(
+        dataset=folder.resolve().name,
+        folder=folder,
+        sql=sql,
+        files=files,
+        splits={name: Split(**entry) for name, entry in table.pop("splits").items()},
+        lists=tuple(NamedList(**entry) for entry in table.pop("lists", ())),
+        evidence=tuple(_evidence(entry) for entry in table.pop("evidence", ())),
+        errata=tuple(table.pop("errata", ())),
+        media=tuple(table.pop("media", ())),
+        modality=table.pop("modality", "audio-video"),
+        unidentified=table.pop("unidentified", False),
+        unverified=table.pop("unverified", False),
+        **table,
+    )
+    return card
+
+
+def _columns(entry: dict[str, Any]) -> tuple[str, ...] | dict[str, str]:
+    columns = entry["columns"]
+    return columns if isinstance(columns, dict) else tuple(columns)
+
+
+def _evidence(entry: dict[str, Any]) -> Evidence:
+    groups = tuple(tuple(group) for group in entry.pop("groups", ()))
+    return Evidence(groups=groups, heldout=tuple(entry.pop("heldout")), **entry)
+
+
+def _check(card: Card, path: Path) -> None:
+    """Names are identifiers, paths stay below raw/, roles and rules exist, one list is the default."""
+
+    def fail(what: str, expected: str) -> None:
+        raise BadCard(f"{path}: {what}, expected {expected}")
+
+    if not NAME.fullmatch(card.dataset):
+        fail(f"the folder is named {card.dataset!r}", "lower case letters, digits and _")
+    for file in card.files:
+        if not NAME.fullmatch(file.name):
+            fail(f"file name {file.name!r}", "lower case letters, digits and _")
+        if file.path.startswith("/") or ".." in Path(file.path).parts or "\\" in file.path:
+            fail(f"path {file.path!r} of {file.name}", "a path below raw/")
+        if file.format not in ("csv", "json"):
+            fail(f"format {file.format!r} of {file.name}", "csv or json")
+        if isinstance(file.columns, dict) != (file.format == "json"):
+            fail(f"columns of {file.name}", "a list of names for csv, names with types for json")
+    by_table: dict[str, Any] = {}
+    for file in card.files:
+        if not NAME.fullmatch(file.table):
+            fail(f"table {file.table!r} of {file.name}", "lower case letters, digits and _")
+        if by_table.setdefault(file.table, file.columns) != file.columns:
+            fail(f"columns of {file.name}", f"those of the other files of table {file.table}")
+    for name, split in card.splits.items():
+        if split.role not in SPLIT_ROLES:
+            fail(f"role {split.role!r} of split {name!r}", f"one of {', '.join(SPLIT_ROLES)}")
+    for named in card.lists:
+        if not LIST_NAME.fullmatch(named.name):
+            fail(f"list name {named.name!r}", "letters, digits and . _ -")
+        if (named.split is None) == (named.sql is None):
+            fail(f"list {named.name!r}", "either split or sql")
+        if named.split is not None and named.split not in card.splits:
+            fail(f"split {named.split!r} of list {named.name!r}", f"one of {', '.join(card.splits)}")
+    if sum(named.default for named in card.lists) > 1:
+        fail("several default lists", "one at most")
+    for evidence in card.evidence:
+        if evidence.rule not in RULES:
+            fail(f"rule {evidence.rule!r} of evidence", f"one of {', '.join(RULES)}")
+    if len({canonical_json(f.path) for f in card.files}) < len(card.files):
+        fail("two files with one path", "a path each")

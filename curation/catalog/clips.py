@@ -1,0 +1,299 @@
+"""A card's SELECT into `clips.parquet`: every row valid, unique and in the order of the raw files."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import curation
+from curation.catalog.cards import Card
+from curation.catalog.identity import ID_MEANING
+from curation.catalog.store import num_rows, single_select, sql_text
+from curation.errors import BadCard, BadMetadata
+from curation.files import canonical_json, replacing
+from curation.manifest import CLIP_COLUMNS, FORMAT, METADATA_KEY
+from curation.verdict import Reason
+
+if TYPE_CHECKING:
+    import duckdb
+
+# A card may leave these out.
+_DEFAULTS = {
+    "start_s": "null",
+    "end_s": "null",
+    "captions": "[]",
+    "labels": "[]",
+    "licence": "null",
+    "uploader": "null",
+}
+_REQUIRED = ("clip_id", "split", "source", "source_id", "file", "row")
+# Plans of these operators alone keep the order of the rows; any other is sorted by (file, row).
+_ORDERED = {
+    "PROJECTION", "FILTER", "UNION", "CROSS_PRODUCT", "SEQ_SCAN", "TABLE_SCAN", "COLUMN_DATA_SCAN",
+    "DUMMY_SCAN", "UNGROUPED_AGGREGATE", "EMPTY_RESULT", "STREAMING_WINDOW", "READ_CSV",
+}  # fmt: skip
+
+
+def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> None:
+    """The view `card_rows`: the card's SELECT in the columns of clips, with `reason` and `detail`."""
+    import duckdb
+
+    where = card.folder / "clips.sql"
+    if not single_select(card.sql):
+        raise BadCard(f"{where}: expected exactly one SELECT, nothing else — see manifests/README.md")
+    try:
+        given = db.sql(card.sql).columns
+    except duckdb.PermissionException as error:
+        raise BadCard(f"{where}: reads outside its raw folder: {first_line(error)}") from error
+    except duckdb.Error as error:
+        raise BadCard(f"{where}: {first_line(error)}") from error
+    unknown = set(given) - {name for name, _ in CLIP_COLUMNS} - set(_REQUIRED)
+    lacking = set(_REQUIRED) - set(given)
+    if unknown or lacking:
+        raise BadCard(
+            f"{where}: columns {', '.join(given)}; expected {', '.join(_REQUIRED)} and, where known, "
+            f"{', '.join(_DEFAULTS)}"
+        )
+    computed = {
+        "dataset": sql_text(card.dataset),
+        "lists": "[]",
+        "origin": "{'file': file, 'row': row}",
+    }
+    columns = []
+    for name, kind in CLIP_COLUMNS:
+        value = computed.get(name) or (name if name in given else _DEFAULTS[name])
+        columns.append(f"({value})::{kind} as {name}")
+    splits = ", ".join(sql_text(split) for split in card.splits)
+    unidentified = "null" if card.unidentified else f"'{Reason.MISSING_ID}'"
+    db.execute(
+        f"""create temp view card_rows as
+        select *, case
+            when clip_id is null then '{Reason.MISSING_ID}'
+            when source_id is null then {unidentified}
+            when id_fault(source, source_id) then '{Reason.BAD_ID}'
+            when not isfinite(start_s) or not isfinite(end_s) or start_s < 0 then '{Reason.BAD_TIME}'
+            when end_s <= start_s then '{Reason.EMPTY_INTERVAL}'
+            when split is null or split not in ({splits}) then '{Reason.UNKNOWN_SPLIT}'
+        end as reason
+        from (select {", ".join(columns)} from ({card.sql}\n))"""
+    )
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _keeps_order(db: "duckdb.DuckDBPyConnection") -> bool:
+    """Whether DuckDB's plan of `card_rows` passes rows on in the order of the raw files."""
+    plan = db.execute("explain (format json) select * from card_rows").fetchall()[0][1]
+    operators: set[str] = set()
+
+    def walk(node: dict[str, Any]) -> None:
+        operators.add(node["name"].strip())
+        for child in node["children"]:
+            walk(child)
+
+    for node in json.loads(plan):
+        walk(node)
+    return operators <= _ORDERED
+
+
+def write_clips(
+    db: "duckdb.DuckDBPyConnection",
+    card: Card,
+    folder: Path,
+    digests: dict[str, dict[str, str]],
+) -> tuple[int, int]:
+    """Write clips.parquet; rows kept and rows seen."""
+    import duckdb
+
+    target = folder / "clips.parquet"
+    try:
+        (seen,) = db.execute("select count(*) from card_rows").fetchone() or (0,)
+        order = "" if _keeps_order(db) else "order by origin.file, origin.row"
+        memberships = _define_memberships(db, card)
+        rows = "card_rows"
+        if order or memberships:
+            # What is sorted or joined is numbered once, so that equal input gives equal bytes.
+            db.execute(
+                "create temp table numbered as select *, row_number() over () as ordinal "
+                f"from (from card_rows {order})"
+            )
+            rows, order = "numbered", "order by ordinal"
+        with replacing(target) as temporary:
+            _copy_clips(db, card, rows, order, memberships, temporary, digests)
+            duplicates = _find_duplicates(db, temporary)
+            if duplicates:
+                _drop_duplicates(db, rows)
+                _copy_clips(db, card, "unique_rows", "order by ordinal", memberships, temporary, digests)
+            kept = num_rows(db, temporary)
+            if seen and kept * 2 < seen:
+                raise _wrong_file(db, card, folder, seen - kept, seen)
+    except (
+        duckdb.ConversionException,
+        duckdb.InvalidInputException,
+        duckdb.BinderException,
+    ) as error:
+        raise BadCard(f"{card.folder / 'clips.sql'}: {first_line(error)}") from error
+    return kept, int(seen)
+
+
+def _wrong_file(
+    db: "duckdb.DuckDBPyConnection", card: Card, folder: Path, failed: int, seen: int
+) -> BadMetadata:
+    """Most rows fail: not damaged rows, but columns that are not what the card says."""
+    row = db.execute(
+        "select origin.file, origin.row, reason, clip_id, source, source_id, start_s, end_s, split "
+        "from card_rows where reason is not null order by 1, 2 limit 1"
+    ).fetchone()
+    if row is None:
+        return BadMetadata(f"{folder / 'raw'}: {failed:,} of {seen:,} rows repeat another clip_id")
+    file, number, reason, _, source, source_id, start_s, end_s, split = row
+    meaning = ID_MEANING.get(source, "an id")
+    columns = next(entry.columns for entry in card.files if entry.path == file)
+    return BadMetadata(
+        f"{folder / 'raw' / file}: row {number}: {reason}: id {source_id!r}, {start_s} to {end_s} s, "
+        f"split {split!r}; expected columns {', '.join(columns)}, an id of {meaning}, a split of "
+        f"{', '.join(card.splits)} — {failed:,} of {seen:,} rows are like this, so columns are "
+        "swapped or missing; get the published file"
+    )
+
+
+def _copy_clips(
+    db: "duckdb.DuckDBPyConnection",
+    card: Card,
+    rows: str,
+    order: str,
+    memberships: bool,
+    target: Path,
+    digests: dict[str, dict[str, str]],
+) -> None:
+    """COPY the valid rows with their lists and the provenance."""
+    by_split = " ".join(
+        f"when {sql_text(split)} then {_text_list(names)}" for split, names in _split_lists(card).items()
+    )
+    lists = f"case split {by_split} else [] end" if by_split else "[]"
+    source = rows
+    if memberships:
+        lists = f"list_sort(list_concat({lists}, coalesce(memberships.lists, [])))"
+        source = f"{rows} left join memberships using (clip_id)"
+    columns = ", ".join(
+        f"({lists})::varchar[] as lists" if name == "lists" else name for name, _ in CLIP_COLUMNS
+    )
+    provenance = {
+        "format": FORMAT,
+        "dataset": card.dataset,
+        "title": card.title,
+        "made_by": f"foleyproof {curation.__version__}",
+        "card": card.digest,
+        "raw": digests,
+        "splits": {name: split.role for name, split in card.splits.items()},
+        "media": list(card.media),
+        "modality": card.modality,
+        "metadata_licence": card.metadata_licence,
+        "media_licence": card.media_licence,
+    }
+    db.execute(
+        f"""copy (select {columns} from {source} where reason is null {order})
+        to {sql_text(target)} (format parquet, compression zstd,
+        kv_metadata {{{METADATA_KEY}: {sql_text(canonical_json(provenance))}}})"""
+    )
+
+
+def _text_list(values: list[str]) -> str:
+    return "[" + ", ".join(sql_text(value) for value in values) + "]"
+
+
+def _split_lists(card: Card) -> dict[str, list[str]]:
+    """For each split the full names of the lists that it is."""
+    lists: dict[str, list[str]] = {}
+    for named in card.lists:
+        if named.split is not None:
+            lists.setdefault(named.split, []).append(f"{card.dataset}@{named.name}")
+    return lists
+
+
+def _define_memberships(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
+    """The tables `entries` (of lists given by SQL) and `memberships` (clip_id, lists)."""
+    import duckdb
+
+    db.execute(
+        "create temp table entries (list varchar, source varchar, source_id varchar, start_ms bigint)"
+    )
+    for named in card.lists:
+        if named.sql is None:
+            continue
+        try:
+            columns = check_select(db, card, named.sql, f"list {named.name!r}")
+            start = "try_cast(round(start_s * 1000) as bigint)" if "start_s" in columns else "null"
+            db.execute(
+                f"insert into entries select distinct ?, source, source_id, {start} "
+                f"from ({named.sql}\n)",
+                [f"{card.dataset}@{named.name}"],
+            )
+        except duckdb.Error as error:
+            raise BadCard(f"{card.folder}: list {named.name!r}: {first_line(error)}") from error
+    (entries,) = db.execute("select count(*) from entries").fetchone() or (0,)
+    if entries:
+        # A list published without starts names every clip of its recordings.
+        db.execute(
+            """create temp table memberships as
+            select clip_id, list(distinct list) as lists
+            from card_rows c join entries e
+              on c.source = e.source and c.source_id = e.source_id
+             and (e.start_ms is null or e.start_ms = round(c.start_s * 1000)::bigint)
+            where reason is null
+            group by clip_id"""
+        )
+    return bool(entries)
+
+
+def check_select(db: "duckdb.DuckDBPyConnection", card: Card, sql: str, what: str) -> list[str]:
+    """The columns of a card's smaller SELECT, refused unless it is one."""
+    import duckdb
+
+    if not single_select(sql):
+        raise BadCard(f"{card.folder / 'card.toml'}: {what}: expected exactly one SELECT")
+    try:
+        columns: list[str] = db.sql(sql).columns
+    except duckdb.Error as error:
+        raise BadCard(f"{card.folder / 'card.toml'}: {what}: {first_line(error)}") from error
+    if not {"source", "source_id"} <= set(columns):
+        raise BadCard(
+            f"{card.folder / 'card.toml'}: {what}: columns {', '.join(columns)}, "
+            "expected source, source_id and, where published, start_s"
+        )
+    return columns
+
+
+def _find_duplicates(db: "duckdb.DuckDBPyConnection", path: Path) -> bool:
+    """Whether a clip_id occurs twice. Hashes first: eight bytes a row, and no strings kept."""
+    clips = f"read_parquet({sql_text(path)})"
+    suspects = db.execute(
+        f"select hash(clip_id) from {clips} group by 1 having count(*) > 1"
+    ).fetchnumpy()
+    (hashes,) = suspects.values()
+    if len(hashes) == 0:
+        return False
+    db.register("suspects", {"h": hashes})
+    found = db.execute(
+        f"select 1 from {clips} where hash(clip_id) in (select h from suspects) "
+        "group by clip_id having count(*) > 1"
+    ).fetchall()
+    db.unregister("suspects")
+    return bool(found)
+
+
+def _drop_duplicates(db: "duckdb.DuckDBPyConnection", rows: str) -> None:
+    """The table `unique_rows`: of several rows with one clip_id the first stays, the others fail."""
+    if rows == "card_rows":
+        db.execute(
+            "create temp table numbered as select *, row_number() over () as ordinal from card_rows"
+        )
+    db.execute(
+        f"""create temp table unique_rows as
+        select * replace (
+            case when reason is null and row_number() over
+                      (partition by clip_id, reason is null order by ordinal) > 1
+                 then '{Reason.DUPLICATE_CLIP}' else reason end as reason)
+        from numbered"""
+    )

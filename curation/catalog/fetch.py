@@ -1,0 +1,145 @@
+"""Metadata files into `<manifests>/<dataset>/raw/`, uncompressed, with their digests on record.
+
+A file with a digest the card does not know is an "unrecognised copy": accepted, recorded, said.
+"""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from curation.catalog.cards import Card, RawFile
+from curation.errors import BadMetadata, UsageProblem
+from curation.files import replacing, sha256_file, write_json
+
+RECORD = "fetched.json"
+UNRECOGNISED = "unrecognised copy"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What became of one metadata file."""
+
+    dataset: str
+    path: str  # as in the card
+    state: str  # "fetched", "absent" or "failed"
+    optional: bool
+    copy: str = ""  # name of the known copy, or UNRECOGNISED
+    bytes: int = 0  # uncompressed
+    sha256: str = ""  # of the uncompressed bytes
+    detail: str = ""  # why it failed
+
+
+def fetch_from(
+    folder: Path,
+    cards: list[Card],
+    manifests: Path,
+    *,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> list[Fetched]:
+    """Copy what lies at `folder/<dataset>/<path in the card>`, with or without `.gz`.
+
+    One bad file costs no other. Never touches the network.
+
+    Raises:
+        UsageProblem: `folder` is not a folder.
+    """
+    if not folder.is_dir():
+        raise UsageProblem(f"--from {folder}: not a folder, expected <dataset>/<metadata files> in it")
+    wanted = [(card, file) for card in cards for file in card.files]
+    results = []
+    for done, (card, file) in enumerate(wanted):
+        progress(f"{card.dataset}/{file.path}", done, len(wanted))
+        results.append(_fetch_one(folder, card, file, manifests))
+    for card in cards:
+        _record(card, manifests, [result for result in results if result.dataset == card.dataset])
+    return results
+
+
+def _fetch_one(folder: Path, card: Card, file: RawFile, manifests: Path) -> Fetched:
+    plain = folder / card.dataset / file.path
+    packed = plain.with_name(plain.name + ".gz")
+    result = partial(Fetched, dataset=card.dataset, path=file.path, optional=file.optional)
+    if not plain.is_file() and not packed.is_file():
+        return result(state="absent")
+    target = manifests / card.dataset / "raw" / file.path
+    source = plain if plain.is_file() else packed
+    try:
+        with replacing(target) as temporary, temporary.open("wb") as out:
+            digest, size = _copy(source, out)
+    except BadMetadata as error:
+        return result(state="failed", detail=str(error))
+    return result(state="fetched", copy=known_copy(file, digest), bytes=size, sha256=digest)
+
+
+def _copy(source: Path, out: IO[bytes]) -> tuple[str, int]:
+    """Copy (and unpack) `source`; sha256 and size of what was written."""
+    sha256, size = hashlib.sha256(), 0
+    for chunk in _chunks(source):
+        sha256.update(chunk)
+        size += out.write(chunk)
+    if size == 0:
+        raise BadMetadata(f"{source}: is empty, expected metadata — get the file again")
+    return sha256.hexdigest(), size
+
+
+def _chunks(source: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(source) if source.suffix == ".gz" else source.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadMetadata(f"{source}: not a whole gzip file ({error}) — get the file again") from error
+
+
+def known_copy(file: RawFile, digest: str) -> str:
+    """The name the card gives to the copy with this sha256."""
+    names = {known: name for name, known in file.sha256.items()}
+    return names.get(digest, UNRECOGNISED)
+
+
+def _record(card: Card, manifests: Path, results: list[Fetched]) -> None:
+    """Note digest, size and modification time of each file, so that build need not hash again."""
+    raw = manifests / card.dataset / "raw"
+    record = _read_record(raw)
+    for result in results:
+        if result.state == "fetched":
+            stamp = (raw / result.path).stat().st_mtime_ns
+            record[result.path] = {**asdict(result), "mtime_ns": stamp}
+    if record:
+        write_json(raw / RECORD, record)
+
+
+def _read_record(raw: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((raw / RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record
+
+
+def raw_digests(card: Card, manifests: Path) -> dict[str, dict[str, str]]:
+    """For each raw file at hand: its sha256 and the name of that copy.
+
+    The record of fetch is believed while size and modification time are unchanged.
+    """
+    raw = manifests / card.dataset / "raw"
+    record = _read_record(raw)
+    digests = {}
+    for file in card.files:
+        path = raw / file.path
+        if not path.is_file():
+            continue
+        entry, stat = record.get(file.path, {}), path.stat()
+        if (entry.get("bytes"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
+            digest = entry["sha256"]
+        else:
+            digest = sha256_file(path)
+        digests[file.path] = {"sha256": digest, "copy": known_copy(file, digest)}
+    return digests

@@ -1,0 +1,132 @@
+"""Named lists: what a name given to --test or --train stands for, and the digest that pins it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation.catalog.cards import Card
+from curation.errors import UsageProblem
+
+# sha256 over the lines `source:source_id@start_ms\n` (nothing after the id where the start is
+# unknown; `dataset/clip_id\n` where there is no source id), unique and sorted by bytes, which is
+# how DuckDB compares strings.
+_LINE = """(coalesce(source || ':' || source_id || coalesce('@' || start_ms, ''),
+    dataset || '/' || clip_id) || chr(10))"""
+LIST_DIGEST = f"'sha256:' || sha256(coalesce(string_agg(distinct {_LINE}, '' order by {_LINE}), ''))"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Rows of one dataset: by named list, by splits, or both sides of a matrix."""
+
+    key: str  # as the user wrote it: "vggsound", "vggsound@mmaudio", "audioset/eval"
+    dataset: str
+    splits: tuple[str, ...] = ()  # rows of these splits, or …
+    list_name: str | None = None  # … of this list, full name
+    known_digest: str | None = None  # of the registry, for lists that have one
+    title: str = ""
+
+    def where(self, alias: str = "") -> str:
+        """The SQL condition that selects these rows of the dataset's clips."""
+        from curation.catalog.store import sql_text
+
+        if self.splits:
+            return f"{alias}split in ({', '.join(sql_text(split) for split in self.splits)})"
+        assert self.list_name is not None, "a selection is by splits or by list"
+        return f"list_contains({alias}lists, {sql_text(self.list_name)})"
+
+    @property
+    def name(self) -> str:
+        """The full name of the list; `<dataset>@<split>` for a split without one."""
+        return self.list_name or f"{self.dataset}@{'+'.join(self.splits)}"
+
+
+def heldout_selection(key: str, cards: dict[str, Card]) -> Selection:
+    """What a name given to --test means: a dataset's default list, a named list, or a split.
+
+    Raises:
+        UsageProblem: no dataset, list or split of that name; the known ones are listed.
+    """
+    dataset, _, name = key.replace("/", "@").partition("@")
+    card = _card(dataset, cards, key)
+    if not name:
+        default = next((named for named in card.lists if named.default), None)
+        if default is not None:
+            name = default.name
+        else:
+            tests = tuple(split for split, entry in card.splits.items() if entry.role == "test")
+            if not tests:
+                raise UsageProblem(
+                    f"{key!r} has no test split or default list, expected one of: {_choices(card)}"
+                )
+            return Selection(key=key, dataset=dataset, splits=tests, title=card.title)
+    return _named(key, card, name)
+
+
+def train_selection(key: str, cards: dict[str, Card]) -> Selection:
+    """What a name given to --train means: a dataset's train splits, a split, or a named list."""
+    dataset, _, name = key.replace("/", "@").partition("@")
+    card = _card(dataset, cards, key)
+    if not name:
+        if not card.train_splits:
+            raise UsageProblem(f"{key!r} has no train split, expected one of: {_choices(card)}")
+        return Selection(key=key, dataset=dataset, splits=card.train_splits, title=card.title)
+    return _named(key, card, name)
+
+
+def _named(key: str, card: Card, name: str) -> Selection:
+    for named in card.lists:
+        if named.name == name:
+            return Selection(
+                key=key,
+                dataset=card.dataset,
+                list_name=f"{card.dataset}@{name}",
+                known_digest=named.digest,
+                title=named.title,
+            )
+    if name in card.splits:
+        return Selection(key=key, dataset=card.dataset, splits=(name,), title=f"split {name}")
+    raise UsageProblem(f"unknown list {key!r}, expected one of: {_choices(card)} — see: curate datasets")
+
+
+def _card(dataset: str, cards: dict[str, Card], key: str) -> Card:
+    if dataset not in cards:
+        raise UsageProblem(
+            f"unknown dataset {key!r}, expected one of: {', '.join(cards)}, or <dataset>@<list> — "
+            "see: curate datasets"
+        )
+    return cards[dataset]
+
+
+def _choices(card: Card) -> str:
+    names = [named.name for named in card.lists] + list(card.splits)
+    return ", ".join(f"{card.dataset}@{name}" for name in dict.fromkeys(names))
+
+
+def registry(cards: dict[str, Card], record: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every named list: registered size and digest beside those of the built one."""
+    rows = []
+    for card in cards.values():
+        built = record.get(card.dataset, {}).get("lists", {})
+        for named in card.lists:
+            full = f"{card.dataset}@{named.name}"
+            entry = built.get(full, {})
+            known = named.digest is not None and named.digest == entry.get("digest")
+            rows.append(
+                {
+                    "list": full,
+                    "title": named.title,
+                    "default": named.default,
+                    "registered_size": named.size,
+                    "registered_digest": named.digest,
+                    "size": entry.get("size"),
+                    "digest": entry.get("digest"),
+                    "state": "not built" if not entry else "known" if known else "unknown",
+                }
+            )
+    return rows
+
+
+def built_path(manifests: Path, dataset: str) -> Path:
+    """Where the clips of a dataset lie."""
+    return manifests / dataset / "clips.parquet"

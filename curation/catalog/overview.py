@@ -1,0 +1,55 @@
+"""What there is: every card and named list, beside what is fetched and built of it."""
+
+from pathlib import Path
+from typing import Any
+
+from curation.catalog.cards import Card
+from curation.catalog.lists import registry
+from curation.catalog.record import read_record
+
+
+def overview(cards: dict[str, Card], manifests: Path) -> dict[str, Any]:
+    """The document of `curate datasets --json`."""
+    records = {name: read_record(manifests, name) for name in cards}
+    return {
+        "datasets": [_dataset(card, records[name], manifests) for name, card in cards.items()],
+        "lists": registry(cards, records),
+    }
+
+
+def _dataset(card: Card, record: dict[str, Any], manifests: Path) -> dict[str, Any]:
+    raw = manifests / card.dataset / "raw"
+    at_hand = [file.path for file in card.files if (raw / file.path).is_file()]
+    splits = record.get("splits", {})
+    if record:
+        state = "built, incomplete" if record["missing"] else "built"
+    else:
+        state = "fetched" if at_hand else "no files"
+    return {
+        "dataset": card.dataset,
+        "title": card.title,
+        "state": state,
+        "rows": record.get("kept"),
+        "train_rows": sum(splits[s]["rows"] for s in card.train_splits) if record else None,
+        "splits": {
+            name: {
+                "role": split.role,
+                "published": split.published,
+                "rows": splits.get(name, {}).get("rows"),
+            }
+            for name, split in card.splits.items()
+        },
+        "format": "format unverified" if card.unverified else "verified",
+        "modality": card.modality,
+        "homepage": card.homepage,
+        "citation": card.citation,
+        "metadata_licence": card.metadata_licence,
+        "media_licence": card.media_licence,
+        "media": list(card.media),
+        "errata": list(card.errata),
+        "evidence": [{"name": e.name, "rule": e.rule, "said_by": e.citation} for e in card.evidence],
+        "files": [
+            {"path": f.path, "url": f.url, "at_hand": f.path in at_hand, "optional": f.optional}
+            for f in card.files
+        ],
+    }

@@ -1,0 +1,185 @@
+"""DuckDB over the manifests: how a connection is set up, and the views people query.
+
+Parquet is the truth. `manifests.duckdb` holds views only, with absolute paths; it is made anew
+whenever the files or the folder changed, and is outside the promise of equal bytes.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curation.errors import BadManifest, FoleyproofError, UsageProblem
+from curation.files import disk_space, remove
+from curation.manifest import METADATA_KEY, parse_provenance
+
+if TYPE_CHECKING:
+    import duckdb
+
+VIEWS_FILE = "manifests.duckdb"
+
+
+def sql_text(value: str | Path) -> str:
+    """`value` as an SQL string literal, for the statements that take no parameters."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def sql_name(value: str) -> str:
+    """`value` as a quoted SQL identifier."""
+    return '"' + value.replace('"', '""') + '"'
+
+
+@contextlib.contextmanager
+def work_connection(
+    folder: Path, *, memory_mib: int = 1024, only_folder: Path | None = None
+) -> Iterator["duckdb.DuckDBPyConnection"]:
+    """An in-memory connection that spills into `folder`; errors come out as ours.
+
+    Args:
+        memory_mib: what DuckDB may hold before it spills.
+        only_folder: if given, no file outside it can be read or written, and no setting changed.
+    """
+    import duckdb
+
+    spill = folder / f"spill.tmp-{os.getpid()}"
+    db = duckdb.connect()
+    db.execute(f"set memory_limit = '{memory_mib}MiB'")
+    db.execute(f"set temp_directory = {sql_text(spill)}")
+    db.execute("set autoinstall_known_extensions = false")
+    db.execute("set enable_progress_bar = false")
+    if only_folder is not None:
+        inside = sql_text(str(only_folder.resolve()) + os.sep)
+        db.execute(f"set allowed_directories = [{inside}]")
+        db.execute("set enable_external_access = false")
+        db.execute("set lock_configuration = true")
+    try:
+        with disk_space(folder):
+            yield db
+    finally:
+        db.close()
+        remove(spill)
+
+
+def single_select(sql: str) -> bool:
+    """Whether `sql` is exactly one SELECT statement."""
+    import duckdb
+
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error:
+        return False
+    return len(statements) == 1 and statements[0].type == duckdb.StatementType.SELECT
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn DuckDB's complaints about a damaged Parquet file into `BadManifest`."""
+    import duckdb
+
+    try:
+        yield
+    except (
+        duckdb.InvalidInputException,
+        duckdb.IOException,
+        duckdb.SerializationException,
+    ) as error:
+        if "No space left" in str(error):
+            raise
+        raise BadManifest(
+            f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}) — "
+            "rebuild it with: curate build"
+        ) from error
+
+
+def provenance(db: "duckdb.DuckDBPyConnection", path: Path) -> dict[str, Any]:
+    """What build or clean recorded in the metadata of the Parquet file `path`."""
+    with reading(path):
+        row = db.execute(
+            "select value from parquet_kv_metadata(?) where key::varchar = ?",
+            [str(path), METADATA_KEY],
+        ).fetchone()
+    return parse_provenance(row[0] if row else None, path=path)
+
+
+def num_rows(db: "duckdb.DuckDBPyConnection", path: Path) -> int:
+    """Rows of a Parquet file, from its footer."""
+    with reading(path):
+        row = db.execute("select num_rows from parquet_file_metadata(?)", [str(path)]).fetchone()
+    assert row is not None, f"{path} has no footer"
+    return int(row[0])
+
+
+def built_datasets(manifests: Path) -> list[str]:
+    """Names of the datasets that build completed, in alphabetical order."""
+    return sorted(path.parent.name for path in manifests.glob("*/build.json"))
+
+
+def _view_files(manifests: Path) -> dict[str, list[Path]]:
+    """Each view and the files it stands over."""
+    datasets = built_datasets(manifests)
+    views: dict[str, list[Path]] = {}
+    for kind in ("clips", "problems", "evidence"):
+        views[kind] = [manifests / name / f"{kind}.parquet" for name in datasets]
+    views |= {name: [manifests / name / "clips.parquet"] for name in datasets}
+    for name in ("overlaps", "twins"):
+        views[name] = [manifests / f"{name}.parquet"]
+    for folder in sorted(manifests.glob("clean/*/certificate.json")):
+        for kind in ("kept", "excluded"):
+            views[f"{folder.parent.name}_{kind}"] = [folder.parent / f"{kind}.parquet"]
+    found = {view: [path for path in paths if path.is_file()] for view, paths in views.items()}
+    return {view: paths for view, paths in found.items() if paths}
+
+
+def write_views(manifests: Path, target: Path) -> None:
+    """A DuckDB file with one view for each built Parquet file, over absolute quoted paths."""
+    import duckdb
+
+    remove(target)
+    with contextlib.closing(duckdb.connect(str(target))) as db:
+        for view, paths in _view_files(manifests.resolve()).items():
+            files = ", ".join(sql_text(path) for path in paths)
+            db.execute(
+                f"create view {sql_name(view)} as from read_parquet([{files}], "
+                "union_by_name = true, hive_partitioning = false)"
+            )
+
+
+def open_manifests(path: str | Path) -> "duckdb.DuckDBPyConnection":
+    """A read-only DuckDB connection with a view for each built table (`clips`, `vggsound`, …).
+
+    Raises:
+        UsageProblem: nothing was built in `path`.
+        BadManifest: a built file cannot be read.
+    """
+    import tempfile
+
+    import duckdb
+
+    manifests = Path(path)
+    if not built_datasets(manifests):
+        raise UsageProblem(
+            f"{manifests}: nothing is built there, expected <dataset>/clips.parquet — "
+            "run: curate fetch --from DIR && curate build"
+        )
+    # Made anew each time: some milliseconds, and it can neither be stale nor belong to another path.
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / VIEWS_FILE
+        try:
+            write_views(manifests, made)
+        except duckdb.Error as error:
+            raise BadManifest(f"{manifests}: {str(error).splitlines()[0]}") from error
+        return duckdb.connect(str(made), read_only=True)
+
+
+def refresh_views(manifests: Path) -> None:
+    """Write `manifests.duckdb` anew for people who open it with plain `duckdb`."""
+    import duckdb
+
+    from curation.files import replacing
+
+    try:
+        with replacing(manifests / VIEWS_FILE) as temporary:
+            write_views(manifests, temporary)
+    except duckdb.Error as error:
+        raise FoleyproofError(f"{manifests / VIEWS_FILE}: {str(error).splitlines()[0]}") from error

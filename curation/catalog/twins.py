@@ -1,0 +1,114 @@
+"""Ids that somebody's spreadsheet changed: spellings that differ by case alone, and cut-off ids.
+
+Written to `twins.parquet` over everything that is built: each row is a clip whose id is doubtful,
+with the likely true id where another dataset or list has it. The clips stay as they are.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curation.catalog.cards import Card
+from curation.catalog.identity import ID_SYNTAX, LIKELY_ID
+from curation.catalog.lists import built_path
+from curation.catalog.store import built_datasets, sql_text, work_connection
+from curation.files import replacing
+from curation.verdict import Reason
+
+if TYPE_CHECKING:
+    import duckdb
+
+FILE = "twins.parquet"
+_SHORTEST_PREFIX = 6  # characters of a cut-off id that still say something: 64^6 is 7 * 10^10
+
+
+def find_twins(manifests: Path, cards: dict[str, Card]) -> dict[str, int]:
+    """Write twins.parquet; how many clips or rows it names, by reason."""
+    built = [name for name in built_datasets(manifests) if name in cards]
+    with work_connection(manifests) as db:
+        files = ", ".join(sql_text(built_path(manifests, name)) for name in built)
+        db.execute(
+            f"""create temp view spelled as
+            select dataset, clip_id, source, source_id from read_parquet([{files}],
+                union_by_name = true, hive_partitioning = false)
+            where source in ({", ".join(sql_text(source) for source in LIKELY_ID)})"""
+        )
+        _define_unresolved(db, manifests, built)
+        _define_case_twins(db)
+        _define_truncated(db)
+        with replacing(manifests / FILE) as temporary:
+            db.execute(
+                f"""copy (select * from (from case_twins union all from truncated)
+                    order by reason, dataset, clip_id, source_id, likely_id)
+                to {sql_text(temporary)} (format parquet, compression zstd)"""
+            )
+        return dict(
+            db.execute(
+                "select reason, count(*) from (from case_twins union all from truncated) "
+                "group by 1 order by 1"
+            ).fetchall()
+        )
+
+
+def _define_unresolved(db: "duckdb.DuckDBPyConnection", manifests: Path, built: list[str]) -> None:
+    """Ids that only a list or a failed row has."""
+    files = ", ".join(sql_text(manifests / name / "problems.parquet") for name in built)
+    db.execute(
+        f"""create temp table doubtful as
+        select dataset, clip_id, reason, origin.file as place, source_id
+        from read_parquet([{files}], hive_partitioning = false)
+        where reason in ('{Reason.UNRESOLVED_ENTRY}', '{Reason.BAD_ID}')"""
+    )
+
+
+def _define_case_twins(db: "duckdb.DuckDBPyConnection") -> None:
+    """Clips whose id has another spelling; the likely one is spelled so in more places."""
+    likely = LIKELY_ID["youtube"]
+    db.execute(
+        f"""create temp table case_twins as
+        with folded as (
+            -- eleven characters fit into DuckDB's string header, so this holds no strings
+            select lower(source_id) as folded from (
+                select source_id from spelled
+                union all select source_id from doubtful where reason = '{Reason.UNRESOLVED_ENTRY}')
+            group by 1 having min(source_id) <> max(source_id)
+        ),
+        places as (
+            select lower(source_id) as folded, source_id, dataset as place from spelled
+            where lower(source_id) in (select folded from folded)
+            union select lower(source_id), source_id, place from doubtful
+            where lower(source_id) in (select folded from folded)
+        ),
+        votes as (
+            select folded, source_id, list_sort(list(place)) as places,
+                   (count(*), regexp_full_match(source_id, '{likely}')::int) as vote
+            from places group by 1, 2
+        ),
+        best as (
+            select folded, max(vote) as vote,
+                   case when count(*) filter (where vote = top) = 1
+                        then any_value(source_id) filter (where vote = top) end as likely_id,
+                   any_value(places) filter (where vote = top) as seen_in
+            from (select *, max(vote) over (partition by folded) as top from votes) group by 1
+        )
+        select s.dataset, s.clip_id, s.source_id, '{Reason.CASE_TWIN}' as reason,
+               best.likely_id, best.seen_in
+        from spelled s join best on best.folded = lower(s.source_id)
+        where best.likely_id is null or s.source_id <> best.likely_id"""
+    )
+
+
+def _define_truncated(db: "duckdb.DuckDBPyConnection") -> None:
+    """Failed rows whose id is the beginning of exactly one known id."""
+    db.execute(
+        f"""create temp table truncated as
+        select d.dataset, d.clip_id, d.source_id, '{Reason.TRUNCATED_ID}' as reason,
+               any_value(s.source_id) as likely_id, list_sort(list(distinct s.dataset)) as seen_in
+        from (select distinct dataset, clip_id, source_id from doubtful
+              where reason = '{Reason.BAD_ID}' and length(source_id) >= {_SHORTEST_PREFIX}
+                and regexp_full_match(source_id, '[A-Za-z0-9_-]+')
+                and not regexp_full_match(source_id, '{ID_SYNTAX["youtube"]}')
+              order by all limit 1000) d
+        join spelled s on starts_with(s.source_id, d.source_id)
+        group by d.dataset, d.clip_id, d.source_id
+        having count(distinct s.source_id) = 1"""
+    )

@@ -1,0 +1,1 @@
+"""Planted answers: a small offline corpus in the true formats."""

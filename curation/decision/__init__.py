@@ -1,0 +1,1 @@
+"""What may stay: policies over evidence, certificates, and the answer to "why"."""

@@ -1,0 +1,251 @@
+"""Why a clip was kept or dropped: where an id occurs, what became of each row, by which evidence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curation.catalog.cards import Card
+from curation.catalog.identity import Identity, parse
+from curation.catalog.lists import built_path
+from curation.catalog.store import built_datasets, sql_text, work_connection
+from curation.decision import certificate
+from curation.decision.policy import CleanConfig, Policy
+from curation.errors import UsageProblem
+from curation.matching import overlap
+from curation.matching.comparison import Comparison, compare
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One row of a manifest that an id names, and everything known about it."""
+
+    dataset: str
+    clip_id: str
+    split: str
+    source: str
+    source_id: str | None
+    start_s: float | None
+    end_s: float | None
+    verdict: str  # "kept", "dropped", "held out" or "no input"
+    reason: str | None  # of a dropped row
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blame:
+    """The answer to one question."""
+
+    asked: str
+    identity: Identity | None  # None: read as a clip_id
+    manifest: str | None  # the clean manifest that decided, None where there is none
+    tests: tuple[str, ...]
+    as_test_item: bool  # whether the findings are test items, and their evidence training rows
+    findings: list[Finding]
+
+
+def blame(
+    clip: str,
+    *,
+    manifests: Path,
+    cards: dict[str, Card],
+    name: str | None = None,
+    tests: Sequence[str] = (),
+    as_test_item: bool = False,
+) -> Blame:
+    """What became of the clip that `clip` names, in any written form of an id, and why.
+
+    Args:
+        name: the clean manifest to ask; None: the newest.
+        tests: the test sets to hold it against where no clean manifest exists.
+        as_test_item: ask which training rows overlap it, rather than what it overlaps.
+
+    Raises:
+        UsageProblem: no built manifest has such a clip.
+    """
+    folder = manifests / "clean" / name if name else certificate.newest(manifests)
+    document = certificate.read(folder) if folder else None
+    config = config_of(document, tests)
+    comparison = compare(
+        config.tests, train=config.train, manifests=manifests, cards=cards, margin_s=config.margin_s
+    )
+    identity = parse(clip)
+    with work_connection(manifests) as db:
+        rows = _rows(db, manifests, clip, identity)
+        if not rows:
+            raise UsageProblem(
+                f"{clip!r}: no built manifest has such a clip ({_read_as(identity)}), looked in "
+                f"{', '.join(built_datasets(manifests))} — is its dataset built? See: curate datasets"
+            )
+        comparison = _narrowed(comparison, rows, as_test_item=as_test_item)
+        overlap.find(db, comparison)
+        citations = dict(db.execute("select distinct via, citation from published").fetchall())
+        findings = [
+            _finding(db, comparison, config, row, citations, as_test_item=as_test_item) for row in rows
+        ]
+    return Blame(
+        asked=clip,
+        identity=identity,
+        manifest=folder.name if folder else None,
+        tests=tuple(test.name for test in comparison.tests),
+        as_test_item=as_test_item,
+        findings=findings,
+    )
+
+
+def config_of(document: dict[str, Any] | None, tests: Sequence[str] = ()) -> CleanConfig:
+    """The options a certificate records; the defaults for `tests` where there is none."""
+    if document is None:
+        return CleanConfig(tests=tuple(tests))
+    saved = document["config"]
+    train = saved["train"]
+    return CleanConfig(**{
+        **saved,
+        "tests": tuple(saved["tests"]),
+        "train": None if train is None else tuple(train),
+        "policy": Policy(saved["policy"]),
+    })  # fmt: skip
+
+
+def _read_as(identity: Identity | None) -> str:
+    if identity is None:
+        return "read as a clip_id"
+    return f"read as {identity.source}:{identity.source_id}"
+
+
+def _rows(
+    db: "duckdb.DuckDBPyConnection", manifests: Path, clip: str, identity: Identity | None
+) -> list[dict[str, Any]]:
+    """Every row that `clip` names: by clip_id (with or without `dataset/`), by source_id, by both
+    and start where it tells one."""
+    files = ", ".join(sql_text(built_path(manifests, name)) for name in built_datasets(manifests))
+    condition = "$clip in (clip_id, dataset || '/' || clip_id)"
+    parameters: dict[str, Any] = {"clip": clip}
+    if identity is not None:
+        condition += " or (source_id = $source_id and source = $source"
+        if identity.start_s is not None:
+            condition += " and (start_s is null or abs(start_s - $start_s) < 0.0005)"
+            parameters["start_s"] = identity.start_s
+        condition += ")"
+        parameters |= {"source": identity.source, "source_id": identity.source_id}
+    result = db.execute(
+        f"""select dataset, clip_id, split, lists, source, source_id, start_s, end_s
+        from read_parquet([{files}], union_by_name = true, hive_partitioning = false)
+        where {condition} order by dataset, clip_id""",
+        parameters,
+    )
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def _narrowed(comparison: Comparison, rows: list[dict[str, Any]], *, as_test_item: bool) -> Comparison:
+    """The comparison with one side cut down to these rows."""
+    clips = ", ".join(f"({sql_text(row['dataset'])}, {sql_text(row['clip_id'])})" for row in rows)
+    condition = f"(dataset, clip_id) in ({clips})"
+    if as_test_item:
+        return replace(comparison, heldout_where=condition)
+    return replace(comparison, train_where=condition)
+
+
+def _finding(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    config: CleanConfig,
+    row: dict[str, Any],
+    citations: dict[str, str],
+    *,
+    as_test_item: bool,
+) -> Finding:
+    side = "heldout" if as_test_item else "train"
+    result = db.execute(
+        f"""select test_list, heldout_dataset, heldout_clip_id, train_dataset, train_clip_id, rule,
+            measure, offset_s, via
+        from evidence where {side}_dataset = ? and {side}_clip_id = ?
+        order by rule_order, test, heldout_clip_id, train_clip_id, via""",
+        [row["dataset"], row["clip_id"]],
+    )
+    names = [column[0] for column in result.description]
+    evidence = []
+    for values in result.fetchall():
+        entry = dict(zip(names, values, strict=True))
+        entry["acted_on"] = entry["rule"] in config.rules and config.policy != Policy.REPORT
+        entry["said_by"] = citations.get(entry.pop("via")) or "the ids themselves"
+        evidence.append(entry)
+    verdict = _verdict(db, comparison, config, row, evidence, as_test_item=as_test_item)
+    first = next((e for e in evidence if e["acted_on"]), None)
+    return Finding(
+        **{key: value for key, value in row.items() if key != "lists"},
+        verdict=verdict,
+        reason=first["rule"] if first and verdict == "dropped" else None,
+        evidence=evidence,
+    )
+
+
+def _verdict(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    config: CleanConfig,
+    row: dict[str, Any],
+    evidence: list[dict[str, Any]],
+    *,
+    as_test_item: bool,
+) -> str:
+    def chosen(selections: Sequence[Any]) -> bool:
+        return any(
+            s.dataset == row["dataset"]
+            and (row["split"] in s.splits if s.splits else s.list_name in row["lists"])
+            for s in selections
+        )
+
+    gives_way = {
+        Policy.PREFER_TEST: not as_test_item,
+        Policy.PREFER_TRAIN: as_test_item,
+        Policy.DROP_BOTH: True,
+        Policy.REPORT: False,
+    }[config.policy]
+    if chosen(comparison.tests):
+        dropped = as_test_item and gives_way and any(e["acted_on"] for e in evidence)
+        return "dropped" if dropped else "held out"
+    if not chosen(comparison.trains):
+        return "no input"
+    return "dropped" if gives_way and any(e["acted_on"] for e in evidence) else "kept"
+
+
+def blame_text(answer: Blame) -> str:
+    """The answer as people read it."""
+    where = f"clean/{answer.manifest}" if answer.manifest else "no clean manifest yet"
+    lines = [f"{answer.asked}: {_read_as(answer.identity)}; {where} against "
+             f"{', '.join(answer.tests)}"]  # fmt: skip
+    for finding in answer.findings:
+        times = "time unknown"
+        if finding.start_s is not None:
+            end = "?" if finding.end_s is None else f"{finding.end_s:g}"
+            times = f"{finding.start_s:g} to {end} s"
+        lines.append(
+            f"{finding.dataset}/{finding.clip_id} ({finding.split}, {times}): {finding.verdict}"
+            + (f" by {finding.reason}" if finding.reason else "")
+        )
+        lines += [f"    {_sentence(entry)}" for entry in finding.evidence]
+        if not finding.evidence and finding.verdict == "kept":
+            lines.append("    no evidence of an overlap")
+        if finding.verdict == "held out" and not answer.as_test_item:
+            lines.append(f"    a test item; what overlaps it: curate blame --test-item {answer.asked}")
+    return "\n".join(lines)
+
+
+def _sentence(entry: dict[str, Any]) -> str:
+    heldout = f"{entry['heldout_dataset']}/{entry['heldout_clip_id']}"
+    train = f"{entry['train_dataset']}/{entry['train_clip_id']}"
+    shared = "" if entry["measure"] is None else f", {entry['measure']:g} s shared"
+    text = {
+        "same_id": f"{train} is of the recording of test clip {heldout}{shared}",
+        "same_interval": f"{train} meets test clip {heldout} in time{shared}",
+        "same_start": f"{train} starts where test clip {heldout} starts{shared}",
+        "known_reupload": f"its re-upload: {train} is the video of test clip {heldout}",
+        "published_list": f"{train} is on a published exclusion list for {entry['heldout_dataset']}",
+    }[entry["rule"]]
+    acted = "" if entry["acted_on"] else "; not acted on"
+    return f"{entry['rule']}: {text} ({entry['test_list']}; said by {entry['said_by']}{acted})"

@@ -1,0 +1,85 @@
+"""The certificate of a clean manifest: what was checked against what, and what was not.
+
+Canonical JSON whose key `digest` is the sha256 of all the rest, so that any change shows.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from curation.errors import ManifestChanged, UsageProblem
+from curation.files import canonical_json, sha256_file
+
+FORMAT = "foleyproof-certificate/1"
+FILE = "certificate.json"
+# What a clean manifest cannot promise. Sources: MMAudio (arXiv:2412.15322), supplement D, F and H;
+# v-iashin/Synchformer data/ lists; research on the metric networks is their authors'.
+NOT_COVERED = (
+    "re-uploads under ids that no list names: media were not compared",
+    "the audio VAE: trained on AudioSet, and Freesound at 44.1 kHz",
+    "Synchformer: trained on AudioSet; its VGGSound variant saw official test clips",
+    "CLIP: trained on web images that nobody can list",
+    "the networks behind the scores (PaSST, PANNs, VGGish, CLAP, ImageBind)",
+)
+
+
+def seal(document: dict[str, Any]) -> dict[str, Any]:
+    """`document` with its digest."""
+    return {**document, "digest": _digest(document)}
+
+
+def _digest(document: dict[str, Any]) -> str:
+    rest = {key: value for key, value in document.items() if key != "digest"}
+    return "sha256:" + hashlib.sha256(canonical_json(rest).encode()).hexdigest()
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The certificate in `folder`.
+
+    Raises:
+        UsageProblem: there is none.
+        ManifestChanged: it is not JSON, or not what was sealed.
+    """
+    path = folder / FILE
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageProblem(
+            f"{path}: missing, expected a clean manifest in that folder — run: "
+            f"curate clean --name {folder.name}"
+        ) from error
+    except ValueError as error:
+        raise ManifestChanged(f"{path}: not JSON ({error}); it was changed since clean wrote it — "
+                              f"run again: curate clean --name {folder.name}") from error  # fmt: skip
+    if not isinstance(document, dict) or document.get("digest") != _digest(document):
+        raise ManifestChanged(
+            f"{path}: its digest does not match its content; it was changed since clean wrote it — "
+            f"run again: curate clean --name {folder.name}"
+        )
+    return document
+
+
+def check_files(folder: Path, document: dict[str, Any]) -> None:
+    """Compare every file that the certificate names with its sha256.
+
+    Raises:
+        ManifestChanged: naming the first file that differs.
+    """
+    places = [(folder, document["outputs"]), (folder.parent.parent, document["manifests"])]
+    for root, files in places:
+        for name, entry in files.items():
+            path = root / name
+            found = sha256_file(path) if path.is_file() else "missing"
+            if found != entry["sha256"]:
+                raise ManifestChanged(
+                    f"{path}: sha256 is {found[:12]}…, the certificate of {folder.name} records "
+                    f"{entry['sha256'][:12]}… — the file was changed since; run again: "
+                    f"curate clean --name {folder.name}"
+                )
+
+
+def newest(manifests: Path) -> Path | None:
+    """The folder of the clean manifest that was written last."""
+    found = sorted(manifests.glob(f"clean/*/{FILE}"), key=lambda path: (path.stat().st_mtime_ns, path))
+    return found[-1].parent if found else None

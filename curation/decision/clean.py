@@ -1,0 +1,376 @@
+"""The clean manifest: every training row ends as kept or as excluded with a reason, and the sum holds.
+
+Input are the rows of the train splits; rows that are test items themselves are held out, and no
+input. `kept.parquet` has the columns of clips, `excluded.parquet` adds the first evidence by rule
+order. Both keep the order of the built manifests, datasets in alphabetical order.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import curation
+from curation.catalog.cards import NAME, Card
+from curation.catalog.lists import built_path
+from curation.catalog.store import num_rows, sql_text, work_connection
+from curation.decision import certificate
+from curation.decision.policy import REASONS, TIERS, CleanConfig, Policy
+from curation.errors import ConfigDiffers, ManifestChanged, UsageProblem
+from curation.files import canonical_json, replacing_folder, sha256_file, write_json
+from curation.manifest import CLIP_COLUMNS, EXCLUSION_COLUMNS, FORMAT, METADATA_KEY
+from curation.matching import overlap
+from curation.matching.comparison import Comparison, check_rows, compare
+from curation.matching.matrix import matrix
+from curation.verdict import Tally
+
+if TYPE_CHECKING:
+    import duckdb
+
+_CLIPS = ", ".join(name for name, _ in CLIP_COLUMNS)
+_EXCLUSION = ", ".join(f"{name}::{kind} as {name}" for name, kind in EXCLUSION_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleaned:
+    """What clean made."""
+
+    folder: Path
+    tally: Tally
+    held_out: int  # rows of train splits that are test items, and rows of all other splits
+    document: dict[str, Any]  # the certificate
+
+
+def clean(
+    config: CleanConfig,
+    *,
+    name: str,
+    manifests: Path,
+    cards: dict[str, Card],
+    replace: bool = False,
+    progress: Callable[[str, "duckdb.DuckDBPyConnection"], Any] = lambda name, db: None,
+) -> Cleaned:
+    """Write `clean/<name>`: kept, excluded and certificate, whole or not at all.
+
+    Raises:
+        UsageProblem: a name is unknown or not built.
+        ConfigDiffers: `clean/<name>` was made with other options and `replace` is not set.
+        ManifestChanged: a manifest differs from what build completed.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageProblem(f"--name {name!r}, expected lower case letters, digits and _")
+    folder = manifests / "clean" / name
+    _same_config(folder, config, replace=replace)
+    comparison = compare(
+        config.tests, train=config.train, manifests=manifests, cards=cards, margin_s=config.margin_s
+    )
+    _check_digests(comparison)
+    with work_connection(manifests) as db, replacing_folder(folder) as temporary:
+        progress(name, db)
+        check_rows(db, comparison)
+        overlap.find(db, comparison)
+        tests = matrix(db, comparison)
+        overlap.write_evidence(db, comparison, tests)
+        tally, held_out = _write_train(db, comparison, config, temporary)
+        heldout = _write_heldout(db, comparison, config, temporary)
+        document = certificate.seal(
+            {
+                **_what_was_checked(db, comparison, config, cards, tests),
+                "counts": {
+                    "input": tally.seen,
+                    "kept": tally.kept,
+                    "excluded": tally.dropped,
+                    "held_out": held_out,
+                },
+                "heldout_counts": heldout,
+                "outputs": {
+                    path.name: {
+                        "sha256": sha256_file(path),
+                        "bytes": path.stat().st_size,
+                        "rows": num_rows(db, path),
+                    }
+                    for path in sorted(temporary.glob("*.parquet"))
+                },
+            }
+        )
+        write_json(temporary / certificate.FILE, document)
+    return Cleaned(folder=folder, tally=tally, held_out=held_out, document=document)
+
+
+def _same_config(folder: Path, config: CleanConfig, *, replace: bool) -> None:
+    """Refuse to give a name that people train on a different meaning."""
+    path = folder / certificate.FILE
+    if replace or not path.is_file():
+        return
+    try:
+        former = json.loads(path.read_text(encoding="utf-8"))["config"]
+    except (ValueError, KeyError, TypeError):
+        return  # damaged: clean writes it anew
+    wanted = json.loads(canonical_json(asdict(config)))
+    differing = [
+        f"{key} was {former.get(key)}, now {wanted[key]}"
+        for key in wanted
+        if former.get(key) != wanted[key]
+    ]
+    if differing:
+        raise ConfigDiffers(
+            f"{folder}: was made with other options ({'; '.join(differing)}) — give another --name, "
+            "or --replace to make it anew"
+        )
+
+
+def _check_digests(comparison: Comparison) -> None:
+    """What is decided on must be what build completed, byte for byte."""
+    for dataset, record in comparison.records.items():
+        path = built_path(comparison.manifests, dataset)
+        recorded = record["outputs"]["clips.parquet"]["sha256"]
+        if (found := sha256_file(path)) != recorded:
+            raise ManifestChanged(
+                f"{path}: sha256 is {found[:12]}…, build completed it with {recorded[:12]}… — the "
+                f"file was changed since; rebuild it with: curate build {dataset}"
+            )
+
+
+def _provenance(config: CleanConfig) -> str:
+    text = canonical_json({
+        "format": FORMAT, "made_by": f"foleyproof {curation.__version__}", "clean": asdict(config),
+    })  # fmt: skip
+    return f"kv_metadata {{{METADATA_KEY}: {sql_text(text)}}}"
+
+
+def _write_train(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    config: CleanConfig,
+    folder: Path,
+) -> tuple[Tally, int]:
+    """Write kept.parquet and excluded.parquet; the sum, and how many rows were held out."""
+    drops = config.policy in (Policy.PREFER_TEST, Policy.DROP_BOTH)
+    rules = ", ".join(sql_text(rule) for rule in config.rules)
+    db.execute(
+        f"""create temp table first_evidence as
+        select train_dataset, train_row, {_cases("rule", REASONS)} as reason, rule,
+               {_cases("rule", TIERS)} as tier, heldout_dataset, heldout_clip_id, measure, offset_s
+        from (
+            select *, row_number() over (
+                partition by train_dataset, train_row
+                order by rule_order, test, heldout_clip_id, offset_s, via) as rank
+            from evidence where {str(drops).lower()} and rule in ({rules})
+        ) where rank = 1"""
+    )
+    datasets = sorted({selection.dataset for selection in comparison.trains})
+    db.execute("create temp table dropped (dataset varchar, rows bit)")
+    for dataset in datasets:
+        db.execute("insert into dropped values (?, ?::bit)", [dataset, _mask(db, comparison, dataset)])
+    # A filter by position keeps the order of the rows, which a join does not promise.
+    kept, excluded = (
+        " union all ".join(
+            _rows_of(comparison, dataset, f"get_bit(rows, file_row_number::integer) = {bit}")
+            for dataset in datasets
+        )
+        for bit in (0, 1)
+    )
+    about = _provenance(config)
+    db.execute(
+        f"copy (select {_CLIPS} from ({kept})) to {sql_text(folder / 'kept.parquet')} "
+        f"(format parquet, compression zstd, {about})"
+    )
+    db.execute(
+        f"""copy (select {_CLIPS}, {_EXCLUSION} from ({excluded}) e
+            join first_evidence f on f.train_dataset = e.dataset and f.train_row = e.file_row_number
+            order by e.dataset, e.file_row_number)
+        to {sql_text(folder / "excluded.parquet")} (format parquet, compression zstd, {about})"""
+    )
+    return _tally(db, comparison, folder)
+
+
+def _cases(column: str, values: dict[str, Any]) -> str:
+    cases = " ".join(f"when '{key}' then '{value}'" for key, value in values.items())
+    return f"case {column} {cases} end"
+
+
+def _mask(db: "duckdb.DuckDBPyConnection", comparison: Comparison, dataset: str) -> str:
+    """One character a row of the dataset: "1" where the row is dropped."""
+    import numpy as np
+
+    found = db.execute(
+        "select train_row from first_evidence where train_dataset = ?", [dataset]
+    ).fetchnumpy()["train_row"]
+    mask = np.full(comparison.records[dataset]["kept"], ord("0"), dtype=np.uint8)
+    mask[found] = ord("1")
+    return mask.tobytes().decode("ascii")
+
+
+def _is_input(comparison: Comparison, dataset: str) -> str:
+    """The condition that a row of the dataset is input: of a training set, and no test item."""
+    chosen = " or ".join(s.where() for s in comparison.trains if s.dataset == dataset)
+    heldout = " or ".join(test.where() for test in comparison.tests if test.dataset == dataset)
+    return f"({chosen})" + (f" and not ({heldout})" if heldout else "")
+
+
+def _rows_of(comparison: Comparison, dataset: str, condition: str) -> str:
+    path = sql_text(built_path(comparison.manifests, dataset))
+    return f"""select *
+        from read_parquet({path}, file_row_number = true),
+             (select rows from dropped where dataset = {sql_text(dataset)})
+        where {_is_input(comparison, dataset)} and {condition}"""
+
+
+def _tally(db: "duckdb.DuckDBPyConnection", comparison: Comparison, folder: Path) -> tuple[Tally, int]:
+    """Count the input by itself, so that the sum can fail."""
+    seen = total = 0
+    for dataset in sorted({selection.dataset for selection in comparison.trains}):
+        path = sql_text(built_path(comparison.manifests, dataset))
+        rows = db.execute(
+            f"select count(*) filter (where {_is_input(comparison, dataset)}), count(*) "
+            f"from read_parquet({path})"
+        ).fetchone() or (0, 0)
+        seen, total = seen + rows[0], total + rows[1]
+    dropped = dict(
+        db.execute(
+            "select reason, count(*) from read_parquet(?) group by 1 order by 1",
+            [str(folder / "excluded.parquet")],
+        ).fetchall()
+    )
+    tally = Tally(seen=seen, kept=num_rows(db, folder / "kept.parquet"), dropped=dropped)
+    tally.check()
+    return tally, total - seen
+
+
+def _write_heldout(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    config: CleanConfig,
+    folder: Path,
+) -> dict[str, Any]:
+    """Where test items give way: heldout_kept.parquet and heldout_excluded.parquet, a sum each."""
+    if config.policy not in (Policy.PREFER_TRAIN, Policy.DROP_BOTH):
+        return {}
+    rules = ", ".join(sql_text(rule) for rule in config.rules)
+    db.execute(
+        f"""create temp table leaked as
+        select * from (
+            select *, row_number() over (partition by test, heldout_clip_id
+                order by rule_order, train_dataset, train_clip_id, offset_s, via) as rank
+            from evidence where rule in ({rules}) and heldout_clip_id is not null
+        ) where rank = 1"""
+    )
+    parts = " union all ".join(
+        f"""select {index} as test, {sql_text(test.name)} as test_list, {_CLIPS}
+        from read_parquet({sql_text(built_path(comparison.manifests, test.dataset))})
+        where {test.where()}"""
+        for index, test in enumerate(comparison.tests)
+    )
+    about = _provenance(config)
+    columns = f"""{_cases("rule", REASONS)} as reason, rule, {_cases("rule", TIERS)} as tier,
+        train_dataset, train_clip_id, measure, offset_s"""
+    for name, selected, condition in (
+        ("heldout_kept", "", "l.rule is null"),
+        ("heldout_excluded", f", {columns}", "l.rule is not null"),
+    ):
+        db.execute(
+            f"""copy (select h.test_list, {_CLIPS}{selected} from ({parts}) h
+                left join (select * exclude test_list from leaked) l
+                    on l.test = h.test and l.heldout_clip_id = h.clip_id
+                where {condition} order by h.test, origin.file, origin.row, clip_id)
+            to {sql_text(folder / (name + ".parquet"))}
+            (format parquet, compression zstd, {about})"""
+        )
+    counts = {}
+    for index, test in enumerate(comparison.tests):
+        size, dropped = db.execute(
+            "select (select count(*) from heldout where test = $1), "
+            "(select count(*) from leaked where test = $1)",
+            [index],
+        ).fetchone() or (0, 0)
+        counts[test.name] = {"input": size, "kept": size - dropped, "excluded": dropped}
+    total = sum(entry["kept"] for entry in counts.values())
+    assert total == num_rows(db, folder / "heldout_kept.parquet"), "test items do not add up"
+    return counts
+
+
+def _what_was_checked(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    config: CleanConfig,
+    cards: dict[str, Card],
+    tests: dict[str, Any],
+) -> dict[str, Any]:
+    import duckdb
+
+    records = comparison.records
+    return {
+        "format": certificate.FORMAT,
+        "made_by": {"foleyproof": curation.__version__, "duckdb": duckdb.__version__},
+        "config": json.loads(canonical_json(asdict(config))),
+        "rules": {rule: TIERS[rule] for rule in config.rules},
+        "tests": {
+            test["list"]: {
+                "size": test["size"],
+                "digest": test["digest"],
+                "registered": test["registered"],
+            }
+            for test in tests.values()
+        },
+        "train": {
+            selection.key: {"dataset": selection.dataset, "title": cards[selection.dataset].title}
+            for selection in comparison.trains
+        },
+        "manifests": {
+            f"{dataset}/clips.parquet": {
+                "sha256": record["outputs"]["clips.parquet"]["sha256"],
+                "rows": record["kept"],
+                "raw": record["inputs"]["raw"],
+                "incomplete": record["missing"],
+            }
+            for dataset, record in records.items()
+        },
+        "published_lists": {test["list"]: test["published_lists"] for test in tests.values()},
+        "unknown": {
+            test.name: _unknown(db, comparison, tests[test.key], index, config)
+            for index, test in enumerate(comparison.tests)
+        },
+        "not_covered": list(certificate.NOT_COVERED),
+    }
+
+
+def _unknown(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    test: dict[str, Any],
+    index: int,
+    config: CleanConfig,
+) -> dict[str, Any]:
+    """What identity cannot tell about one test set.
+
+    An unidentified training row may be any test item of its source, and an unidentified test item
+    may be any training row of its source: the bound is the number of test items this leaves open.
+    """
+    trains = {selection.key: selection for selection in comparison.trains}
+    cells = [test["overlap"][key] for key in trains]
+    open_rows: dict[str, int] = {}
+    for selection in trains.values():
+        for split in selection.splits:
+            entry = comparison.records[selection.dataset]["splits"][split]
+            for source, n in entry["unidentified_by_source"].items():
+                open_rows[source] = open_rows.get(source, 0) + n
+    identified = dict(
+        db.execute(
+            "select source, count(*) from heldout where test = ? and source_id is not null group by 1",
+            [index],
+        ).fetchall()
+    )
+    bound = test["unidentified"] + sum(
+        min(n, identified.get(source, 0)) for source, n in open_rows.items()
+    )
+    if config.policy == Policy.REPORT:  # what was found stays in the training data
+        label = {"start": "same_start"}.get(config.match, config.match)
+        bound += sum(cell["test_items"][label] or 0 for cell in cells)
+    return {
+        "unidentified_test_items": test["unidentified"],
+        "unidentified_train_rows": sum(open_rows.values()),
+        "leaked_test_items_at_most": min(test["size"], bound),
+        "train_rows_on_published_lists": sum(cell["published_list_bound"] for cell in cells),
+        "published_lists_applied": config.use_published,
+    }

@@ -1,0 +1,50 @@
+"""What evidence does: which rules count, and which side of a pair gives way."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from curation.errors import UsageProblem
+from curation.matching.overlap import MATCH_RULES, RULES
+from curation.verdict import Reason
+
+
+class Policy(StrEnum):
+    """Which side of an overlapping pair is dropped."""
+
+    PREFER_TEST = "prefer-test"  # the training clip goes: test sets stay comparable with papers
+    PREFER_TRAIN = "prefer-train"  # the test item goes: the test set visibly shrinks
+    DROP_BOTH = "drop-both"
+    REPORT = "report"  # nothing goes; the evidence is written
+
+
+REASONS = {
+    "same_id": Reason.SAME_RECORDING,
+    "same_interval": Reason.SAME_RECORDING,
+    "same_start": Reason.SAME_RECORDING,
+    "known_reupload": Reason.REUPLOAD,
+    "published_list": Reason.PUBLISHED,
+}
+# auto: acted on by default. review: somebody should look, acted on only when asked.
+TIERS = {rule: "review" if rule == "published_list" else "auto" for rule in RULES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanConfig:
+    """Everything that decides what `clean` keeps, apart from the manifests themselves."""
+
+    tests: tuple[str, ...]
+    train: tuple[str, ...] | None = None  # None: the train splits of all that is built
+    policy: Policy = Policy.PREFER_TEST
+    match: str = "id"  # "interval" and "start" weaken the rule of the paper
+    margin_s: float = 0.0
+    use_published: bool = False
+
+    def __post_init__(self) -> None:
+        if self.match not in MATCH_RULES:
+            raise UsageProblem(f"match {self.match!r}, expected one of: {', '.join(MATCH_RULES)}")
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that drop a row, in the order in which they give the reason."""
+        published = ("published_list",) if self.use_published else ()
+        return (MATCH_RULES[self.match], "known_reupload", *published)

@@ -1,0 +1,168 @@
+"""Check again everything that was promised: bytes, schema, sums, and that no kept row overlaps."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curation.catalog.cards import Card
+from curation.catalog.fetch import RECORD as FETCH_RECORD
+from curation.catalog.lists import built_path
+from curation.catalog.record import read_record
+from curation.catalog.store import built_datasets, num_rows, provenance, sql_text, work_connection
+from curation.decision import certificate
+from curation.decision.blame import config_of
+from curation.decision.policy import Policy
+from curation.errors import BadManifest, FoleyproofError, ManifestChanged, UsageProblem
+from curation.files import sha256_file
+from curation.manifest import CLIP_COLUMNS
+from curation.matching import overlap
+from curation.matching.comparison import Comparison, compare
+from curation.matching.matrix import matrix
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at again."""
+
+    what: str
+    error: FoleyproofError | None = None
+
+
+def verify(
+    manifests: Path,
+    cards: dict[str, Card],
+    *,
+    names: tuple[str, ...] = (),
+    progress: Callable[[str], None] = lambda what: None,
+) -> Iterator[Check]:
+    """Check every built dataset, then every clean manifest (`names` narrows those).
+
+    Raises:
+        UsageProblem: nothing is built, or no clean manifest has such a name.
+    """
+    built = built_datasets(manifests)
+    if not built:
+        raise UsageProblem(f"{manifests}: nothing is built there — run: curate build")
+    cleaned = sorted(path.parent.name for path in manifests.glob(f"clean/*/{certificate.FILE}"))
+    for name in names:
+        if name not in cleaned:
+            raise UsageProblem(
+                f"no clean manifest {name!r}, expected one of: {', '.join(cleaned) or 'none yet'}"
+            )
+    with work_connection(manifests) as db:
+        for dataset in built:
+            progress(dataset)
+            yield _checked(dataset, lambda d=dataset: _dataset(db, manifests, d))  # type: ignore[misc]
+    for name in names or cleaned:
+        progress(f"clean/{name}")
+        yield _checked(f"clean/{name}", lambda n=name: _clean(manifests, cards, n))  # type: ignore[misc]
+
+
+def _checked(what: str, check: Callable[[], None]) -> Check:
+    try:
+        check()
+    except FoleyproofError as error:
+        return Check(what=what, error=error)
+    return Check(what=what)
+
+
+def _dataset(db: "duckdb.DuckDBPyConnection", manifests: Path, dataset: str) -> None:
+    """Bytes against the completion record, then the rules that every manifest obeys."""
+    folder = manifests / dataset
+    record = read_record(manifests, dataset)
+    raw = {f"raw/{path}": sha for path, sha in record["inputs"]["raw"].items()}
+    outputs = {name: entry["sha256"] for name, entry in record["outputs"].items()}
+    for name, recorded in (outputs | raw).items():
+        path = folder / name
+        if name in raw and not path.exists() and not (folder / "raw" / FETCH_RECORD).exists():
+            continue  # manifests may travel without the files they were made from
+        found = sha256_file(path) if path.is_file() else "missing"
+        if found != recorded:
+            raise ManifestChanged(
+                f"{path}: sha256 is {found[:12]}…, build recorded {recorded[:12]}… — the file was "
+                f"changed since; rebuild it with: curate build {dataset}"
+            )
+    path = built_path(manifests, dataset)
+    provenance(db, path)
+    if num_rows(db, path) != record["kept"]:
+        raise ManifestChanged(f"{path}: {num_rows(db, path):,} rows, recorded {record['kept']:,}")
+    _schema(db, path)
+    bad = db.execute(
+        "select clip_id from read_parquet(?) where end_s <= start_s or clip_id is null limit 1",
+        [str(path)],
+    ).fetchone()
+    twice = db.execute(
+        "select clip_id from read_parquet(?) group by 1 having count(*) > 1 limit 1", [str(path)]
+    ).fetchone()
+    if bad or twice:
+        raise BadManifest(
+            f"{path}: clip {(bad or twice or ('',))[0]!r} is empty in time or there twice, expected "
+            f"neither — rebuild it with: curate build {dataset}"
+        )
+
+
+def _schema(db: "duckdb.DuckDBPyConnection", path: Path) -> None:
+    described = db.execute("describe from read_parquet(?)", [str(path)]).fetchall()
+    found = [(row[0], row[1].lower().replace('"', "")) for row in described]
+    if found != list(CLIP_COLUMNS):
+        raise BadManifest(f"{path}: columns {found}, expected {list(CLIP_COLUMNS)}")
+
+
+def _clean(manifests: Path, cards: dict[str, Card], name: str) -> None:
+    """The certificate, the files it names, the sum, and the promise itself, computed afresh."""
+    folder = manifests / "clean" / name
+    document = certificate.read(folder)
+    certificate.check_files(folder, document)
+    config = config_of(document)
+    train = config.train or tuple(document["train"])
+    comparison = compare(
+        config.tests, train=train, manifests=manifests, cards=cards, margin_s=config.margin_s
+    )
+    with work_connection(manifests) as db:
+        kept, excluded = (folder / f"{part}.parquet" for part in ("kept", "excluded"))
+        counts = document["counts"]
+        total = num_rows(db, kept) + num_rows(db, excluded)
+        if total != counts["input"]:
+            raise ManifestChanged(f"{folder}: kept + excluded = {total:,}, input {counts['input']:,}")
+        overlap.find(db, comparison)
+        _lists_unchanged(db, comparison, document, folder)
+        _no_kept_overlap(db, config.rules, config.policy, kept)
+
+
+def _lists_unchanged(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    document: dict[str, Any],
+    folder: Path,
+) -> None:
+    for test in matrix(db, comparison).values():
+        recorded = document["tests"][test["list"]]["digest"]
+        if test["digest"] != recorded:
+            raise ManifestChanged(
+                f"{folder}: {test['list']} has {test['digest'][:19]}…, the certificate records "
+                f"{recorded[:19]}… — run again: curate clean --name {folder.name}"
+            )
+
+
+def _no_kept_overlap(
+    db: "duckdb.DuckDBPyConnection", rules: tuple[str, ...], policy: Policy, kept: Path
+) -> None:
+    if policy not in (Policy.PREFER_TEST, Policy.DROP_BOTH):
+        return
+    acted = ", ".join(sql_text(rule) for rule in rules)
+    row = db.execute(
+        f"""select e.train_dataset || '/' || e.train_clip_id, e.rule, e.test_list
+        from evidence e semi join read_parquet(?) k
+          on k.dataset = e.train_dataset and k.clip_id = e.train_clip_id
+        where e.rule in ({acted}) order by all limit 1""",
+        [str(kept)],
+    ).fetchone()
+    if row:
+        raise ManifestChanged(
+            f"{kept}: holds {row[0]}, which overlaps {row[2]} by {row[1]} — "
+            f"run again: curate clean --name {kept.parent.name}"
+        )

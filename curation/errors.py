@@ -1,0 +1,63 @@
+"""Every error a user can meet, with the exit code of the command that ends in it.
+
+    FoleyproofError                 1   anything below
+    ├── UsageProblem                2   what was asked for does not exist or was not made yet
+    ├── BadCard                     1   a card is incomplete, or its SQL is refused
+    ├── BadMetadata                 1   a metadata file is not what its card describes
+    ├── BadManifest                 1   a built file cannot be read
+    ├── ManifestChanged            13   bytes differ from what a completion record or certificate says
+    ├── ConfigDiffers              12   the options differ from those of the manifest being replaced
+    ├── Locked                     11   another process works on the same manifests
+    └── NoSpace                    14   the disk is full
+
+A message has three parts: what came in (value, clip, file), what was expected, what to do.
+One bad row is never an error: it becomes a row in `problems.parquet` (see `verdict.py`).
+"""
+
+
+class FoleyproofError(Exception):
+    """Base of all errors shown to a user as one message."""
+
+    exit_code = 1
+
+
+class UsageProblem(FoleyproofError):
+    """A name is unknown, or an earlier stage has not run; the message names the command that helps."""
+
+    exit_code = 2
+
+
+class BadCard(FoleyproofError):
+    """A dataset card lacks a field, contradicts itself, or holds SQL that is refused."""
+
+
+class BadMetadata(FoleyproofError):
+    """A metadata file is missing, truncated, empty, or not in the format its card describes."""
+
+
+class BadManifest(FoleyproofError):
+    """A built Parquet file or record cannot be read."""
+
+
+class ManifestChanged(FoleyproofError):
+    """A file differs from what its completion record or certificate says."""
+
+    exit_code = 13
+
+
+class ConfigDiffers(FoleyproofError):
+    """A clean manifest of that name exists and was made with other options."""
+
+    exit_code = 12
+
+
+class Locked(FoleyproofError):
+    """Another process holds the lock of this manifests folder."""
+
+    exit_code = 11
+
+
+class NoSpace(FoleyproofError):
+    """The disk is full; nothing was left half written."""
+
+    exit_code = 14

@@ -1,0 +1,150 @@
+"""Files that are never half written, one writer per folder, and what a full disk means.
+
+Everything that lasts is written to `<name>.tmp-<pid>` beside its target, fsynced and renamed; what
+a killed process left behind under such a name is swept by the next one that holds the lock.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from curation.errors import Locked, NoSpace
+
+_TEMPORARY = re.compile(r"\.tmp-\d+$")
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal sha256 of the bytes of `path`."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spare blanks and no escapes: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that takes its name when the block ends without an error.
+
+    Raises:
+        NoSpace: the disk filled up; `target` is as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+    try:
+        with disk_space(target):
+            yield temporary
+            _fsync(temporary)
+            os.replace(temporary, target)
+            _fsync(target.parent)
+    finally:
+        remove(temporary)
+
+
+@contextlib.contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Like `replacing`, for a folder of files: it appears whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+    former = target.with_name(f"{target.name}.tmp-{os.getpid()}0")  # pid + digit: swept as well
+    try:
+        with disk_space(target):
+            remove(temporary)
+            temporary.mkdir()
+            yield temporary
+            for path in temporary.iterdir():
+                _fsync(path)
+            if target.exists():
+                os.replace(target, former)
+            os.replace(temporary, target)
+            _fsync(target.parent)
+    finally:
+        remove(temporary)
+        remove(former)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as readable JSON with sorted keys and a final newline, atomically."""
+    with replacing(target) as temporary:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def disk_space(place: Path) -> Iterator[None]:
+    """Turn "no space left", from the system or from DuckDB, into `NoSpace`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_space(place) from error
+        raise
+    except Exception as error:  # duckdb is not imported here; its errors carry the text
+        if "No space left on device" in str(error) or "max_temp_directory_size" in str(error):
+            raise _no_space(place) from error
+        raise
+
+
+def _no_space(place: Path) -> NoSpace:
+    return NoSpace(
+        f"{place}: no space left on the disk; nothing was half written — "
+        "free some space and run the same command again"
+    )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the one writer's lock of `folder`; the kernel drops it when the process dies.
+
+    Raises:
+        Locked: another process holds it.
+    """
+    with disk_space(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Locked(
+                f"{folder}: another process is working on these manifests — "
+                "wait until it ends and run the same command again, or use another --manifests"
+            ) from error
+        sweep(folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left under temporary names, three levels deep."""
+    for pattern in ("*", "*/*", "*/*/*"):
+        for path in folder.glob(pattern):
+            if _TEMPORARY.search(path.name):
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

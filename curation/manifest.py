@@ -1,0 +1,90 @@
+"""The schema of a manifest, once: columns of `clips.parquet` and what stands beside them.
+
+Provenance lies under one key of the Parquet metadata, as canonical JSON without times, paths of the
+machine or host names, so that equal input gives equal bytes.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from curation.errors import BadManifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+METADATA_KEY = "foleyproof"
+FORMAT = "foleyproof-clips/1"
+
+# (column, DuckDB type); the meaning of each is in README.md, "The columns of clips"
+CLIP_COLUMNS = (
+    ("dataset", "varchar"),
+    ("clip_id", "varchar"),
+    ("split", "varchar"),
+    ("lists", "varchar[]"),
+    ("source", "varchar"),
+    ("source_id", "varchar"),
+    ("start_s", "double"),
+    ("end_s", "double"),
+    ("captions", "varchar[]"),
+    ("labels", "varchar[]"),
+    ("licence", "varchar"),
+    ("uploader", "varchar"),
+    ("origin", "struct(file varchar, row bigint)"),
+)
+# what clean adds for a removed row
+EXCLUSION_COLUMNS = (
+    ("reason", "varchar"),
+    ("rule", "varchar"),
+    ("tier", "varchar"),
+    ("heldout_dataset", "varchar"),
+    ("heldout_clip_id", "varchar"),
+    ("measure", "double"),
+    ("offset_s", "double"),
+)
+EVIDENCE_COLUMNS = (
+    ("test_list", "varchar"),
+    ("heldout_dataset", "varchar"),
+    ("heldout_clip_id", "varchar"),
+    ("train_dataset", "varchar"),
+    ("train_clip_id", "varchar"),
+    ("rule", "varchar"),
+    ("measure", "double"),
+    ("offset_s", "double"),
+)
+# what build could not take as it stood, one row each
+PROBLEM_COLUMNS = (
+    ("dataset", "varchar"),
+    ("clip_id", "varchar"),
+    ("source_id", "varchar"),
+    ("stage", "varchar"),
+    ("reason", "varchar"),
+    ("verdict", "varchar"),
+    ("detail", "varchar"),
+    ("origin", "struct(file varchar, row bigint)"),
+)
+
+
+def arrow_schema(columns: tuple[tuple[str, str], ...]) -> "pa.Schema":
+    """The Arrow schema of such a list of columns."""
+    import pyarrow as pa
+
+    types = {
+        "varchar": pa.string(),
+        "double": pa.float64(),
+        "varchar[]": pa.list_(pa.string()),
+        "struct(file varchar, row bigint)": pa.struct([("file", pa.string()), ("row", pa.int64())]),
+    }
+    return pa.schema([(name, types[kind]) for name, kind in columns])
+
+
+def parse_provenance(value: bytes | None, *, path: "Path") -> dict[str, Any]:
+    """The provenance that build or clean wrote into the metadata of `path`."""
+    if value is None:
+        raise BadManifest(
+            f"{path}: no key {METADATA_KEY!r} in its metadata, expected a file that curate wrote — "
+            "rebuild it with: curate build"
+        )
+    provenance: dict[str, Any] = json.loads(value)
+    return provenance

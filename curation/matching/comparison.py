@@ -1,0 +1,105 @@
+"""What is compared with what: names of test and training sets resolved against what is built."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curation.catalog.cards import Card
+from curation.catalog.lists import Selection, built_path, heldout_selection, train_selection
+from curation.catalog.record import read_record
+from curation.catalog.store import built_datasets, num_rows
+from curation.errors import ManifestChanged, UsageProblem
+
+if TYPE_CHECKING:
+    import duckdb
+
+SIX_TRAINING_SETS = ("audioset", "audiocaps", "clotho", "freesound", "wavcaps", "vggsound")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What is compared with what."""
+
+    manifests: Path
+    tests: tuple[Selection, ...]
+    trains: tuple[Selection, ...]  # training sets: their pairs are evidence
+    others: tuple[Selection, ...] = ()  # held-out splits of built datasets: counted only
+    margin_s: float = 0.0
+    heldout_where: str = "true"  # narrows the held-out clips, as `curate blame` does
+    train_where: str = "true"
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)  # build.json by dataset
+
+    @property
+    def datasets(self) -> list[str]:
+        """Every dataset with a part in it, in alphabetical order."""
+        return sorted({s.dataset for s in (*self.tests, *self.trains, *self.others)})
+
+
+def compare(
+    tests: Iterable[str],
+    *,
+    train: Iterable[str] | None,
+    manifests: Path,
+    cards: dict[str, Card],
+    margin_s: float = 0.0,
+) -> Comparison:
+    """Resolve names against what is built.
+
+    Raises:
+        UsageProblem: a name is unknown or not built yet.
+        ManifestChanged: a built file is not the one that build completed.
+    """
+    heldout = tuple(heldout_selection(key, cards) for key in dict.fromkeys(tests))
+    built = [name for name in built_datasets(manifests) if name in cards]
+    if train is not None:
+        trains = tuple(train_selection(key, cards) for key in dict.fromkeys(train))
+        others: tuple[Selection, ...] = ()
+    elif built:
+        trains = tuple(train_selection(n, cards) for n in built if cards[n].train_splits)
+        others = tuple(
+            train_selection(f"{name}/{split}", cards)
+            for name in built
+            for split in cards[name].splits
+            if split not in cards[name].train_splits
+        )
+    else:
+        raise UsageProblem(
+            f"{manifests}: nothing is built there; without --train the six training sets are "
+            f"compared ({', '.join(SIX_TRAINING_SETS)}), and fetching them needs the network — give "
+            "a folder with their metadata: curate fetch --from DIR && curate build"
+        )
+    if not heldout or not trains:
+        raise UsageProblem("no test set or no training set was named — see: curate datasets")
+    comparison = Comparison(
+        manifests=manifests, tests=heldout, trains=trains, others=others, margin_s=margin_s
+    )
+    for dataset in comparison.datasets:
+        if dataset not in built:
+            raise UsageProblem(
+                f"{dataset} is not built in {manifests}, expected "
+                f"{built_path(manifests, dataset)} — run: curate fetch {dataset} --from DIR && "
+                f"curate build {dataset}"
+            )
+        record = read_record(manifests, dataset)
+        path = built_path(manifests, dataset)
+        size = path.stat().st_size if path.is_file() else 0
+        if record["outputs"]["clips.parquet"]["bytes"] != size:
+            raise ManifestChanged(
+                f"{path}: {size:,} bytes, build completed it with "
+                f"{record['outputs']['clips.parquet']['bytes']:,} — rebuild it with: "
+                f"curate build {dataset}"
+            )
+        comparison.records[dataset] = record
+    return comparison
+
+
+def check_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
+    """Raise ManifestChanged where a file has other rows than build completed it with."""
+    for dataset, record in comparison.records.items():
+        path = built_path(comparison.manifests, dataset)
+        if (found := num_rows(db, path)) != record["kept"]:
+            raise ManifestChanged(
+                f"{path}: {found:,} rows, build completed it with {record['kept']:,} — rebuild it "
+                f"with: curate build {dataset}"
+            )

@@ -1,0 +1,163 @@
+"""The matrix: for each test set and training set, how much is shared by id, interval and start.
+
+A count is null where a whole side cannot tell: no row has an id, or a start.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from curation.catalog.lists import LIST_DIGEST, Selection, built_path
+from curation.catalog.store import sql_text
+from curation.matching.comparison import Comparison
+
+if TYPE_CHECKING:
+    import duckdb
+
+# What is counted of the pairs of a cell, in the order of the JSON.
+_COUNTED = {
+    "test_items": "heldout_clip_id",
+    "test_ids": "source || ':' || source_id",
+    "train_items": "train_dataset || '/' || train_clip_id",
+    "pairs": "heldout_clip_id || '/' || train_dataset || '/' || train_clip_id",
+}
+_MATCHES = {"id": "true", "interval": "same_interval", "same_start": "same_start"}
+
+
+def matrix(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str, Any]:
+    """The document of `curate overlaps --json` under "tests"; needs the tables of `find`."""
+    columns = [*comparison.trains, *comparison.others]
+    counts = _cell_counts(db, columns)
+    published = _published_counts(db, comparison)
+    tests = {}
+    for index, test in enumerate(comparison.tests):
+        size = _test_size(db, index)
+        cells = {}
+        for column, selection in enumerate(columns):
+            train = _train_size(db, comparison, test, index, selection)
+            cells[selection.key] = {
+                "train_rows": train["rows"],
+                "unidentified": train["rows"] - train["identified"],
+                **_cell(counts.get((index, column)), size, train),
+            }
+        tests[test.key] = {
+            "list": test.name,
+            "size": size["rows"],
+            "digest": size["digest"],
+            "registered": test.known_digest == size["digest"] if test.known_digest else None,
+            "unidentified": size["rows"] - size["identified"],
+            "overlap": cells,
+            "published_lists": published.get(index, []),
+        }
+    return tests
+
+
+def _cell_counts(
+    db: "duckdb.DuckDBPyConnection", columns: Sequence[Selection]
+) -> dict[tuple[int, int], dict[str, int]]:
+    """Counts of every cell that is not empty, by (test, column)."""
+    counted = ", ".join(
+        f"count(distinct {value}) filter (where via is null and {match}) as {name}_{label}"
+        for name, value in _COUNTED.items()
+        for label, match in _MATCHES.items()
+    )
+    parts = [
+        f"select *, {index} as cell from pairs "
+        f"where train_dataset = {sql_text(s.dataset)} and {s.where()}"
+        for index, s in enumerate(columns)
+    ]
+    result = db.execute(
+        f"""select test, cell, {counted},
+            count(distinct train_clip_id) filter (where via is not null
+                and heldout_clip_id is not null) as reuploads,
+            count(distinct train_clip_id) filter (where heldout_clip_id is null) as on_published_list
+        from ({" union all ".join(parts)}) group by test, cell"""
+    )
+    names = [column[0] for column in result.description]
+    return {(row[0], row[1]): dict(zip(names[2:], row[2:], strict=True)) for row in result.fetchall()}
+
+
+def _cell(counts: dict[str, int] | None, test: dict[str, Any], train: dict[str, int]) -> dict[str, Any]:
+    """One cell; a count is null where a whole side cannot tell."""
+    empty = train["rows"] == 0
+    tells = {"id": empty or (test["identified"] > 0 and train["identified"] > 0)}
+    tells["interval"] = tells["id"]
+    tells["same_start"] = tells["id"] and (empty or (test["timed"] > 0 and train["timed"] > 0))
+    counts = counts or {}
+    cell: dict[str, Any] = {
+        name: {label: counts.get(f"{name}_{label}", 0) if tells[label] else None for label in _MATCHES}
+        for name in _COUNTED
+    }
+    cell["known_reupload"] = counts.get("reuploads", 0)
+    cell["published_list_bound"] = counts.get("on_published_list", 0)
+    return cell
+
+
+def _test_size(db: "duckdb.DuckDBPyConnection", index: int) -> dict[str, Any]:
+    rows, identified, timed = db.execute(
+        "select count(*), count(source_id), count(start_ms) from heldout where test = ?", [index]
+    ).fetchone() or (0, 0, 0)
+    (digest,) = db.execute(f"select {LIST_DIGEST} from heldout where test = ?", [index]).fetchone() or (
+        "",
+    )
+    return {"rows": rows, "identified": identified, "timed": timed, "digest": digest}
+
+
+def _train_size(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    test: Selection,
+    index: int,
+    selection: Selection,
+) -> dict[str, int]:
+    """Rows of a training set, with ids and with starts, less the rows of the test list itself."""
+    names = ("rows", "identified", "timed")
+    if selection.splits:
+        splits = comparison.records[selection.dataset]["splits"]
+        size = {name: sum(splits[split][name] for split in selection.splits) for name in names}
+        own = f"test = {index} and {selection.where()}"
+        table = "heldout"
+    else:
+        size = dict.fromkeys(names, 0)
+        own = selection.where()
+        own += f" and not ({test.where()})" if selection.dataset == test.dataset else ""
+        table = f"read_parquet({sql_text(built_path(comparison.manifests, selection.dataset))})"
+    if selection.splits and selection.dataset != test.dataset:
+        return size
+    start = "start_ms" if table == "heldout" else "start_s"
+    found = db.execute(
+        f"select count(*), count(source_id), count({start}) from {table} where {own}"
+    ).fetchone() or (0, 0, 0)
+    sign = -1 if selection.splits else 1
+    return {name: size[name] + sign * n for name, n in zip(names, found, strict=True)}
+
+
+def _published_counts(
+    db: "duckdb.DuckDBPyConnection", comparison: Comparison
+) -> dict[int, list[dict[str, Any]]]:
+    """What the published lists say about each test set, and what they miss of `same_id`."""
+    rows = db.execute(
+        """with lists as (
+            select via, any_value(heldout) as heldout, any_value(partner) as partner,
+                   count(*) as entries
+            from published where rule = 'published_list' group by via
+        ),
+        ids as (select distinct test, dataset, source, source_id from heldout
+                where source_id is not null),
+        leaked as (select distinct test, source, source_id from pairs where via is null)
+        select ids.test, lists.via, lists.partner, lists.entries, count(*) as test_ids,
+               count(p.source_id) as covered, count(leaked.source_id) as leaked,
+               count(leaked.source_id) filter (where p.source_id is null) as missed
+        from lists join ids on list_contains(lists.heldout, ids.dataset)
+        left join (select distinct via, source, source_id from published) p
+            on p.via = lists.via and p.source = ids.source and p.source_id = ids.source_id
+        left join leaked on leaked.test = ids.test and leaked.source = ids.source
+            and leaked.source_id = ids.source_id
+        group by all order by 1, 2"""
+    ).fetchall()
+    counts: dict[int, list[dict[str, Any]]] = {}
+    for test, via, partner, entries, test_ids, covered, leaked, missed in rows:
+        entry: dict[str, Any] = {"name": via, "entries": entries, "test_ids_on_it": covered}
+        if partner == "same_id":
+            entry |= {"test_ids": test_ids, "overlapping_ids": leaked, "missed_ids": missed}
+        counts.setdefault(test, []).append(entry)
+    return counts

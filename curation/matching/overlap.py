@@ -1,0 +1,270 @@
+"""Overlaps by identity: which training clips are cut from the recording of a held-out clip.
+
+Rules, one evidence row each for a pair of clips:
+
+| rule | the pair | source |
+|---|---|---|
+| `same_id` | has one source and source_id | MMAudio (arXiv:2412.15322), supplement E |
+| `same_interval` | … and meets in time: `a.start < b.end + m and b.start < a.end + m` | |
+| `same_start` | … and starts at the same millisecond | |
+| `known_reupload` | has ids that the literature names as uploads of one video | cards |
+| `published_list` | its training clip is on an exclusion list that others published | cards |
+
+Times are compared in whole milliseconds; an unknown time meets every time. A clip without source_id
+meets nothing and is counted as unidentified. `measure` is the number of seconds both clips share (0
+where they lie apart, null where a time is unknown); `offset_s` brings a moment of the held-out clip
+to the same moment of the training clip: held-out start minus training start.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import curation
+from curation.catalog import evidence as published_evidence
+from curation.catalog.cards import load_cards
+from curation.catalog.lists import built_path
+from curation.catalog.store import built_datasets, sql_text, work_connection
+from curation.errors import UsageProblem
+from curation.files import canonical_json, replacing
+from curation.manifest import EVIDENCE_COLUMNS, METADATA_KEY
+from curation.matching.comparison import Comparison, compare
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+RULES = ("same_id", "same_interval", "same_start", "known_reupload", "published_list")
+MATCH_RULES = {"id": "same_id", "interval": "same_interval", "start": "same_start"}
+_MEETS = """(h.start_ms is null or t.end_ms is null or h.start_ms < t.end_ms + $margin_ms)
+    and (t.start_ms is null or h.end_ms is null or t.start_ms < h.end_ms + $margin_ms)"""
+
+
+def overlaps(
+    tests: str | Iterable[str],
+    *,
+    train: str | Iterable[str] | None = None,
+    manifests: str | Path = "manifests",
+) -> "pa.Table":
+    """The evidence rows: every training clip that overlaps a clip of these test sets, and by what rule.
+
+    Columns: test_list, heldout_dataset, heldout_clip_id, train_dataset, train_clip_id, rule, measure
+    (seconds shared), offset_s; sorted by all of them. A pair has one row for each rule that it meets.
+
+    Args:
+        tests: datasets ("vggsound": its default list), lists ("vggsound@mmaudio") or splits.
+        train: training sets, named alike; None: the train splits of everything that is built.
+        manifests: the folder that `curate build` wrote.
+    """
+    folder = Path(manifests)
+    comparison = compare(
+        _names(tests),
+        train=None if train is None else _names(train),
+        manifests=folder,
+        cards=load_cards(),
+    )
+    with work_connection(folder) as db:
+        find(db, comparison)
+        return db.sql(EVIDENCE_SELECT).to_arrow_table()
+
+
+def _names(value: str | Iterable[str]) -> list[str]:
+    return [name for name in value.split(",") if name] if isinstance(value, str) else list(value)
+
+
+_COLUMNS = ", ".join(name for name, _ in EVIDENCE_COLUMNS)
+EVIDENCE_SELECT = (
+    f"select {_COLUMNS} from evidence "
+    "order by test, heldout_dataset, heldout_clip_id, train_dataset, train_clip_id, rule_order"
+)
+
+
+def find(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
+    """Make the temporary tables `heldout`, `pairs` and `evidence` of a comparison.
+
+    `evidence` has the evidence columns, and test (index), rule_order, train_row (position in the
+    dataset's clips.parquet) and via (name of the published evidence).
+    """
+    _define_heldout(db, comparison)
+    _define_published(db, comparison)
+    _define_pairs(db, comparison)
+    _define_evidence(db, comparison)
+
+
+def _define_heldout(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
+    parts = [
+        f"""select {index} as test, dataset, split, clip_id, source, source_id,
+            round(start_s * 1000)::bigint as start_ms, round(end_s * 1000)::bigint as end_ms
+        from read_parquet({sql_text(built_path(comparison.manifests, test.dataset))})
+        where {test.where()}"""
+        for index, test in enumerate(comparison.tests)
+    ]
+    db.execute(
+        f"create temp table heldout as from ({' union all '.join(parts)}) "
+        f"where {comparison.heldout_where}"
+    )
+    if comparison.heldout_where != "true":
+        return
+    sizes = dict(db.execute("select test, count(*) from heldout group by 1").fetchall())
+    for index, test in enumerate(comparison.tests):
+        if index not in sizes:
+            raise UsageProblem(
+                f"{test.name} has no clips in {comparison.manifests}: the file of that list was not "
+                f"there when {test.dataset} was built — run: curate fetch {test.dataset} --from DIR "
+                f"&& curate build {test.dataset}"
+            )
+
+
+def _define_published(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
+    """The table `published`: evidence of all built cards, with its key `via`."""
+    files = [
+        comparison.manifests / dataset / published_evidence.FILE
+        for dataset in built_datasets(comparison.manifests)
+    ]
+    listed = ", ".join(sql_text(path) for path in files if path.is_file())
+    db.execute(
+        f"""create temp table published as
+        select *, split_part(parse_path(filename)[-2], '/', 1) || '/' || name as via,
+               round(start_s * 1000)::bigint as start_ms
+        from read_parquet([{listed}], filename = true, hive_partitioning = false)"""
+    )
+
+
+def _train_rows(comparison: Comparison) -> str:
+    """A SELECT over all rows on the training side; lists are read only where they are asked for."""
+    with_lists = {test.dataset for test in comparison.tests}
+    with_lists |= {s.dataset for s in comparison.trains if s.list_name}
+    parts = []
+    for dataset in sorted({s.dataset for s in (*comparison.trains, *comparison.others)}):
+        lists = "lists" if dataset in with_lists else "null::varchar[] as lists"
+        path = sql_text(built_path(comparison.manifests, dataset))
+        parts.append(
+            f"""select {sql_text(dataset)} as dataset, clip_id, split, {lists}, source, source_id,
+                round(start_s * 1000)::bigint as start_ms, round(end_s * 1000)::bigint as end_ms,
+                file_row_number as train_row
+            from read_parquet({path}, file_row_number = true)"""
+        )
+    return f"from ({' union all '.join(parts)}) where {comparison.train_where}"
+
+
+def _own(comparison: Comparison) -> str:
+    """The condition that a training row `t` is itself an item of the test set of probe `h`."""
+    cases = " ".join(
+        f"when {index} then t.dataset = {sql_text(test.dataset)} and {test.where('t.')}"
+        for index, test in enumerate(comparison.tests)
+    )
+    return f"case h.test {cases} end"
+
+
+def _define_pairs(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
+    """The table `pairs`: one scan of the training side against everything that is looked for."""
+    db.execute(
+        """create temp table probes as
+        select test, dataset, clip_id, source, source_id, start_ms, end_ms, null as via
+        from heldout where source_id is not null
+        union all
+        -- other uploads of a held-out recording; their times are not those of the held-out clip
+        select h.test, h.dataset, h.clip_id, other.source, other.source_id, null, null, other.via
+        from heldout h
+        join published mine on mine.rule = 'known_reupload'
+            and mine.source = h.source and mine.source_id = h.source_id
+        join published other on other.via = mine.via and other.group_id = mine.group_id
+            and other.source_id <> mine.source_id"""
+    )
+    for index, test in enumerate(comparison.tests):
+        # A list stands for items nobody can name where the test set has no ids, or where it lists
+        # clips that have some twin.
+        db.execute(
+            """insert into probes
+            select $test, $dataset, null, p.source, p.source_id, p.start_ms, null, p.via
+            from published p
+            where p.rule = 'published_list' and list_contains(p.heldout, $dataset)
+              and (p.partner = 'unknown'
+                   or p.source in (select source from heldout
+                                   where test = $test and source_id is null))
+              and not exists (select 1 from heldout h where h.test = $test
+                  and p.partner = 'same_id' and h.source = p.source and h.source_id = p.source_id)
+            """,
+            {"test": index, "dataset": test.dataset},
+        )
+    db.execute(
+        f"""create temp table pairs as
+        select h.test, h.dataset as heldout_dataset, h.clip_id as heldout_clip_id,
+               h.source, h.source_id, h.via, h.start_ms as heldout_start_ms,
+               t.dataset as train_dataset, t.split, t.lists, t.clip_id as train_clip_id,
+               t.start_ms as train_start_ms, t.train_row,
+               {_MEETS} as same_interval,
+               coalesce(h.start_ms = t.start_ms, false) as same_start,
+               case when h.via is null and h.start_ms + h.end_ms + t.start_ms + t.end_ms is not null
+                    then greatest(0, least(h.end_ms, t.end_ms) - greatest(h.start_ms, t.start_ms))
+                         / 1000 end as shared_s
+        from ({_train_rows(comparison)}) t
+        join probes h on h.source = t.source and h.source_id = t.source_id
+        where not coalesce({_own(comparison)}, false)
+          -- an entry of a published list that tells a start is about that clip only
+          and (h.clip_id is not null or h.start_ms is null or h.start_ms = t.start_ms)""",
+        {"margin_ms": round(comparison.margin_s * 1000)},
+    )
+
+
+def _chosen(comparison: Comparison) -> str:
+    """The condition that a pair's training row belongs to a training set of the comparison."""
+    return " or ".join(
+        f"(train_dataset = {sql_text(s.dataset)} and {s.where()})" for s in comparison.trains
+    )
+
+
+def _define_evidence(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
+    names = " ".join(
+        f"when {index} then {sql_text(test.name)}" for index, test in enumerate(comparison.tests)
+    )
+    rules = " ".join(f"when '{rule}' then {order}" for order, rule in enumerate(RULES))
+    db.execute(
+        f"""create temp table evidence as
+        with chosen as (from pairs where {_chosen(comparison)}),
+        by_rule as (
+            select *, 'same_id' as rule from chosen where via is null
+            union all select *, 'same_interval' from chosen where via is null and same_interval
+            union all select *, 'same_start' from chosen where via is null and same_start
+            union all select *, 'known_reupload' from chosen
+                where via is not null and heldout_clip_id is not null
+            union all select *, 'published_list' from chosen
+                where via is not null and heldout_clip_id is null
+            union all select c.* replace (p.via as via), 'published_list'
+                from chosen c join published p on p.rule = 'published_list'
+                    and p.partner = 'same_id' and list_contains(p.heldout, c.heldout_dataset)
+                    and p.source = c.source and p.source_id = c.source_id
+                    and (p.start_ms is null or p.start_ms = c.train_start_ms)
+                where c.via is null
+        )
+        select case test {names} end as test_list, heldout_dataset, heldout_clip_id, train_dataset,
+               train_clip_id, rule, shared_s as measure,
+               case when via is null or rule = 'same_id' or heldout_clip_id is not null
+                    then (heldout_start_ms - train_start_ms) / 1000 end as offset_s,
+               test, case rule {rules} end as rule_order, train_row, via
+        from by_rule"""
+    )
+
+
+def write_evidence(
+    db: "duckdb.DuckDBPyConnection", comparison: Comparison, tests: dict[str, Any]
+) -> Path:
+    """Write overlaps.parquet: the evidence rows of the last comparison."""
+    about = {
+        "format": "foleyproof-overlaps/1",
+        "made_by": f"foleyproof {curation.__version__}",
+        "tests": {test["list"]: test["digest"] for test in tests.values()},
+        "train": [selection.key for selection in comparison.trains],
+        "margin_s": comparison.margin_s,
+        "manifests": {
+            dataset: record["outputs"]["clips.parquet"]["sha256"]
+            for dataset, record in comparison.records.items()
+        },
+    }
+    target = comparison.manifests / "overlaps.parquet"
+    with replacing(target) as temporary:
+        db.execute(
+            f"copy ({EVIDENCE_SELECT}) to {sql_text(temporary)} (format parquet, compression zstd, "
+            f"kv_metadata {{{METADATA_KEY}: {sql_text(canonical_json(about))}}})"
+        )
+    return target

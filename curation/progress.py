@@ -1,0 +1,76 @@
+"""One line on a terminal while something runs: what, how far, how fast, how long still."""
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import duckdb
+
+_INTERVAL_S = 0.2
+
+
+class Progress:
+    """A line on stderr, redrawn while the block runs; nothing where stderr is no terminal."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._shown = sys.stderr.isatty()
+        self._begun = time.monotonic()
+        self._label = ""
+        self._part: tuple[int, int] | None = None
+        self._db: duckdb.DuckDBPyConnection | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._draw, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._shown:
+            self._thread.join()
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def item(self, label: str, done: int | None = None, total: int | None = None) -> None:
+        """Say what is worked on now, and which of how many it is."""
+        self._label, self._db = label, None
+        self._part = None if done is None or total is None else (done, total)
+
+    def query(self, label: str, db: "duckdb.DuckDBPyConnection") -> None:
+        """Say what is worked on now, and which connection knows how far it is."""
+        if self._shown:
+            db.execute("set enable_progress_bar = true; set enable_progress_bar_print = false")
+        self._label, self._db, self._part = label, db, None
+        self._begun = time.monotonic()
+
+    def _draw(self) -> None:
+        while not self._stop.wait(_INTERVAL_S):
+            print(f"\r\033[K{self._line()}", end="", file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        elapsed_s = time.monotonic() - self._begun
+        line = f"{self._stage} {self._label}"
+        share = 0.0
+        if self._part:
+            done, total = self._part
+            share = done / total if total else 0.0
+            line += f"  {done} of {total}"
+            if done:
+                line += f", {done / elapsed_s:.1f} a second"
+        elif self._db is not None and (percent := self._db.query_progress()) > 0:
+            share = percent / 100
+            line += f"  {percent:.0f} %, {percent / elapsed_s:.0f} % a second"
+        line += f"  {elapsed_s:.0f} s"
+        if share > 0.02:
+            line += f", about {elapsed_s * (1 - share) / share:.0f} s left"
+        return line

@@ -1,0 +1,57 @@
+"""Kept, dropped or failed: what becomes of every row that enters a stage, and the sum of it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a row was dropped, failed, or is looked at twice; each is explained in README.md."""
+
+    # build, failed: the row is not in clips.parquet
+    MISSING_ID = "missing_id"
+    BAD_ID = "bad_id"
+    BAD_TIME = "bad_time"
+    EMPTY_INTERVAL = "empty_interval"
+    UNKNOWN_SPLIT = "unknown_split"
+    DUPLICATE_CLIP = "duplicate_clip"
+    # build, kept: the row is in clips.parquet, and someone should look
+    CASE_TWIN = "case_twin"
+    TRUNCATED_ID = "truncated_id"
+    UNLIKELY_ID = "unlikely_id"
+    UNRESOLVED_ENTRY = "unresolved_entry"
+    # clean, dropped: the row is in excluded.parquet
+    SAME_RECORDING = "same_recording_as_heldout"
+    REUPLOAD = "reupload_of_heldout"
+    PUBLISHED = "on_published_exclusion_list"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one stage; `check` holds the first promise: nothing disappears."""
+
+    seen: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: "Tally") -> None:
+        """Add the counts of another part of the stage."""
+        self.seen += other.seen
+        self.kept += other.kept
+        for mine, theirs in ((self.dropped, other.dropped), (self.failed, other.failed)):
+            for reason, n in theirs.items():
+                mine[reason] = mine.get(reason, 0) + n
+
+    def check(self) -> None:
+        """Raise AssertionError unless seen = kept + dropped + failed."""
+        total = self.kept + sum(self.dropped.values()) + sum(self.failed.values())
+        assert self.seen == total, f"{self.seen} rows came in, {total} are accounted for: {self}"
+
+    def sentence(self) -> str:
+        """The sum as one line, e.g. "12 rows = 9 kept + 2 dropped (…) + 1 failed (bad_id 1)"."""
+        parts = [f"{self.kept:,} kept"]
+        for name, reasons in (("dropped", self.dropped), ("failed", self.failed)):
+            if sum(reasons.values()):
+                listed = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
+                parts.append(f"{sum(reasons.values()):,} {name} ({listed})")
+        return f"{self.seen:,} rows = " + " + ".join(parts)

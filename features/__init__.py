@@ -1,0 +1,1 @@
+"""Turns clips into tensors on disk; nothing of it is there yet, see `features/README.md`."""

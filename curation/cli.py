@@ -246,7 +246,7 @@ def build(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_j
     with locked(manifests), Progress("build") as progress:
         results = build_manifests(chosen, manifests, progress=progress.query)
         progress.item("doubtful ids")
-        twins = find_twins(manifests, known)
+        twins, examples = find_twins(manifests, known)
         refresh_views(manifests)
     made = [r for r in results if r.state in ("built", "up to date")]
     total = Tally()
@@ -261,6 +261,7 @@ def build(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_j
         if result.error:
             lines.append(f"failed: {result.error}")
     lines += [f"twins.parquet: {n:,} {why}" for why, n in twins.items()]
+    lines += [f"{why}: {dataset} has {id_}, likely {likely}" for why, dataset, id_, likely in examples]
     failed = sum(r.state == "failed" for r in results)
     missing = sum(r.state == "missing" for r in results)
     _finish(

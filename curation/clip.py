@@ -1,5 +1,6 @@
 """The datum: a clip, a stretch of one recording as one dataset lists it."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -37,4 +38,8 @@ class Clip:
 
 
 def _ms(time_s: float | None, unknown: float) -> float:
-    return unknown if time_s is None else round(time_s * 1000)
+    """Whole milliseconds; a half counts up, as in SQL (Python's `round` would go to the even one)."""
+    if time_s is None:
+        return unknown
+    below = math.floor(time_s * 1000)
+    return below + (time_s * 1000 - below >= 0.5)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 FORMATS = ("table", "markdown", "latex", "csv")
@@ -18,7 +19,7 @@ def render(header: Sequence[str], rows: Sequence[Sequence[Cell]], format: str = 
         writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
         return out.getvalue().rstrip("\n")
     cells = [[_text(cell) for cell in row] for row in rows]
-    right = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    right = [all(_reads_right(row[i]) for row in rows) for i in range(len(header))]
     if format == "markdown":
         escaped = [[cell.replace("|", "\\|") for cell in row] for row in cells]
         rule = ["---:" if r else "---" for r in right]
@@ -37,6 +38,10 @@ def render(header: Sequence[str], rows: Sequence[Sequence[Cell]], format: str = 
         ).rstrip()
         for row in [list(header), *cells]
     )
+
+
+def _reads_right(cell: Cell) -> bool:
+    return cell is None or isinstance(cell, int | float) or bool(re.fullmatch(r"[\d.]+", cell))
 
 
 def _text(cell: Cell) -> str:

@@ -179,27 +179,30 @@ def _lists(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, dict[str,
 
 
 def _compare_counts(card: Card, record: dict[str, Any]) -> list[str]:
-    """One line for each difference from what is published: its erratum, or that there is none."""
-    notes = []
+    """What differs from what is published: each erratum by name, the unexplained in one line."""
+    notes, unexplained = [], []
     for name, split in card.splits.items():
         rows = record["splits"][name]["rows"]
         if split.published is None or rows in (0, split.published):
             continue
         why = next(
-            (e["why"] for e in card.errata if e.get("split") == name and e.get("rows") == rows),
-            None,
+            (e["why"] for e in card.errata if e.get("split") == name and e.get("rows") == rows), None
         )
-        explained = f"erratum: {why}" if why else "unexplained difference"
-        notes.append(
-            f"{card.dataset}/{name}: {rows:,} rows, {split.published:,} published "
-            f"({split.counted_by}); {explained}"
-        )
+        counts = f"{name} {rows:,} of {split.published:,} rows by {split.counted_by}"
+        if why:
+            notes.append(f"{card.dataset}: {counts}; erratum: {why}")
+        else:
+            unexplained.append(counts)
+    if unexplained:
+        notes.append(f"{card.dataset}: unexplained difference: {'; '.join(unexplained)}")
+    unknown = []
     for named in card.lists:
         entry = record["lists"].get(f"{card.dataset}@{named.name}")
         if entry and named.digest not in (None, entry["digest"]):
-            notes.append(
-                f"{card.dataset}@{named.name}: unknown list, {entry['size']:,} clips with "
-                f"{entry['digest'][:19]}…, the registered one has {named.size:,} with "
-                f"{str(named.digest)[:19]}…"
-            )
+            unknown.append(f"{named.name} {entry['size']:,} of {named.size:,} clips")
+    if unknown:
+        notes.append(
+            f"{card.dataset}: unknown lists, their digests are not the registered ones: "
+            f"{'; '.join(unknown)}"
+        )
     return notes

@@ -25,6 +25,7 @@ _DEFAULTS = {
     "licence": "null",
     "uploader": "null",
 }
+_LONGEST_S = 1e9  # some thirty years: more is no time, and its milliseconds may not fit an integer
 _REQUIRED = ("clip_id", "split", "source", "source_id", "file", "row")
 # Plans of these operators alone keep the order of the rows; any other is sorted by (file, row).
 _ORDERED = {
@@ -70,8 +71,9 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> None:
             when clip_id is null then '{Reason.MISSING_ID}'
             when source_id is null then {unidentified}
             when id_fault(source, source_id) then '{Reason.BAD_ID}'
-            when not isfinite(start_s) or not isfinite(end_s) or start_s < 0 then '{Reason.BAD_TIME}'
-            when end_s <= start_s then '{Reason.EMPTY_INTERVAL}'
+            when not isfinite(start_s) or not isfinite(end_s) or start_s < 0
+                or greatest(start_s, end_s) > {_LONGEST_S} then '{Reason.BAD_TIME}'
+            when round(end_s * 1000) <= round(start_s * 1000) then '{Reason.EMPTY_INTERVAL}'
             when split is null or split not in ({splits}) then '{Reason.UNKNOWN_SPLIT}'
         end as reason
         from (select {", ".join(columns)} from ({card.sql}\n))"""

@@ -1,9 +1,9 @@
 """Raw metadata files into DuckDB tables, whatever a spreadsheet or a mirror did to them.
 
-Accepted where it means the same: UTF-8 with or without BOM, UTF-16, Latin-1 (as cp1252); LF or
-CRLF; another separator; columns in another order under a header; fewer comment lines. Everything
-else ends with the file, the line and what was expected. Each table has the columns the card names,
-as text, plus `file` and `row` (counted from 1, without comments and header).
+Accepted where it means the same: UTF-8 with or without BOM, UTF-16, Latin-1 (as cp1252); LF, CRLF,
+CR and any mixture; another separator; columns in another order under a header; fewer comment lines.
+Everything else ends with the file, the line and what was expected. Each table has the columns the
+card names, as text, plus `file` and `row` (counted from 1, without comments and header).
 """
 
 import codecs
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 24
 _DELIMITERS = (",", ", ", "\t", ";", "|")
-_CSV_LINE = re.compile(r"(?:CSV Error on )?[Ll]ine:? (\d+)")
+# A comment begins with #, but not the errors a spreadsheet writes for ids that begin with - or =.
+_COMMENT = re.compile(r'"?#(?!NAME\?|REF!|VALUE!|N/A|NUM!|DIV/0!|NULL!)')
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_SAMPLE_LINES = 50  # enough to tell separators apart
+# DuckDB's messages about a line of CSV, in fewer words
+_CSV_LINE = re.compile(r"CSV Error on Line: (\d+)")
+_CSV_FAULTS = (
+    (re.compile(r"Expected Number of Columns: \d+ Found: (\d+)"), "{} columns"),
+    (re.compile(r"unterminated quote()"), "a quote in the wrong place, or one that never ends"),
+    (re.compile(r"Maximum line size of (\d+)"), "longer than {} bytes"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +62,26 @@ def load(db: "duckdb.DuckDBPyConnection", file: RawFile, raw: Path) -> int:
         _refuse_pages(readable, file)
         select = _json(readable, file) if file.format == "json" else _csv(readable, file)
         rows = _insert(db, file, path, select)
-    if rows == 0:
+    if rows == 0 or (isinstance(file.columns, dict) and not _filled(db, file, rows)):
         raise BadMetadata(f"{path}: has no rows, expected {_expected(file)} — get the file again")
     return rows
+
+
+def _filled(db: "duckdb.DuckDBPyConnection", file: RawFile, rows: int) -> bool:
+    """Whether the last `rows` objects, of a JSON file, have every key of the card, and content."""
+    assert isinstance(file.columns, dict), "checked by load_card"
+    table, found, sizes = sql_name(file.table), [], []
+    for name, kind in file.columns.items():
+        key = sql_name(name)
+        size = f"cardinality({key})" if kind.startswith("map(") else f"len({key})"
+        found.append(f"count({key}) > 0")
+        sizes.append(f"count({key}) filter ({size} > 0)" if kind[-1] in ")]" else f"count({key})")
+    row = db.execute(
+        f"select {' and '.join(found)} and {' + '.join(sizes)} > 0 "
+        f"from {table} where rowid >= (select count(*) from {table}) - ?",
+        [rows],
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _insert(db: "duckdb.DuckDBPyConnection", file: RawFile, path: Path, select: str) -> int:
@@ -67,18 +94,28 @@ def _insert(db: "duckdb.DuckDBPyConnection", file: RawFile, path: Path, select: 
             f"select *, {sql_text(file.path)} as file, row_number() over () as row from ({select})"
         ).fetchone() or (0,)
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-        line = _CSV_LINE.search(str(error))
-        first = str(error).splitlines()[0].removeprefix("Invalid Input Error: ")
-        where = f"line {line[1]}: " if line and "Line" not in first else ""
         raise BadMetadata(
-            f"{path}: {where}{first}; expected {_expected(file)} — the file may be cut off or "
+            f"{path}: {_fault(str(error))}; expected {_expected(file)} — the file may be cut off or "
             "damaged, get it again"
         ) from error
     return int(rows)
 
 
+def _fault(message: str) -> str:
+    """Line and cause out of DuckDB's message, which names a path that may be a copy's."""
+    if line := _CSV_LINE.search(message):
+        for pattern, words in _CSV_FAULTS:
+            if found := pattern.search(message):
+                return f"line {line[1]}: {words.format(found[1])}"
+    first = message.splitlines()[0].removeprefix("Invalid Input Error: ")
+    return re.sub(r' in file "[^"]*",?', "", first).rstrip(". ")
+
+
 def _expected(file: RawFile) -> str:
-    return f"{len(file.columns)} columns ({', '.join(file.columns)})"
+    names = ", ".join(file.columns)
+    if file.format == "json":
+        return f"JSON objects with {names}"
+    return f"{len(file.columns)} column{'s' if len(file.columns) > 1 else ''} ({names})"
 
 
 def _nothing(file: RawFile) -> str:
@@ -89,17 +126,17 @@ def _nothing(file: RawFile) -> str:
 
 @contextmanager
 def _utf8(path: Path) -> Iterator[Path]:
-    """`path`, or a copy of it in UTF-8 that lasts as long as the block."""
+    """`path`, or a copy of it in UTF-8 with one kind of line end, for as long as the block lasts."""
     encoding = _encoding(path)
-    if encoding == "utf-8":
+    if encoding == "utf-8" and not _mixes_line_ends(path):
         yield path
         return
     copy = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         try:
             with (
-                path.open(encoding=encoding, newline="") as text,
-                copy.open("w", encoding="utf-8", newline="") as out,
+                path.open(encoding=encoding) as text,
+                copy.open("w", encoding="utf-8", newline="\n") as out,
             ):
                 while chunk := text.read(_CHUNK_BYTES):
                     out.write(chunk)
@@ -116,6 +153,8 @@ def _encoding(path: Path) -> str:
         head = stream.read(_HEAD_BYTES)
         if not head:
             raise BadMetadata(f"{path}: is empty, expected metadata — get the file again")
+        if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+            return "utf-32"
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
         if head[1:200:2].count(0) > len(head[1:200:2]) // 2:
@@ -145,12 +184,28 @@ def _encoding(path: Path) -> str:
     return "cp1252"
 
 
+def _mixes_line_ends(path: Path) -> bool:
+    """Whether the lines end in more than one of LF, CRLF and CR, also where a cell has two lines."""
+    ends = {b"\n": 0, b"\r": 0, b"\r\n": 0}
+    last = b""
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            for end in (b"\n", b"\r"):
+                ends[end] += chunk.count(end)
+            if ends[b"\r"]:  # the files that matter for speed have none
+                ends[b"\r\n"] += chunk.count(b"\r\n") + (last + chunk[:1] == b"\r\n")
+            last = chunk[-1:]
+    if ends[b"\r\n"] == 0:
+        return ends[b"\n"] > 0 and ends[b"\r"] > 0
+    return not ends[b"\n"] == ends[b"\r"] == ends[b"\r\n"]
+
+
 def _refuse_pages(path: Path, file: RawFile) -> None:
     with path.open("rb") as stream:
         head = stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         raise BadMetadata(
-            f"{path}: line 1: a web page, expected {file.format} with {_expected(file)} — "
+            f"{path}: line 1: a web page, expected {_expected(file)} — "
             "the download answered with an error page, get the file again"
         )
 
@@ -181,11 +236,11 @@ def _dialect(path: Path, file: RawFile) -> Dialect:
     """Separator, lines to skip and column order, from the first lines of the file."""
     with path.open("rb") as stream:
         text = stream.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
-    lines = text.splitlines()
+    lines = _LINE_END.split(text)
     comments = 0
-    while comments < len(lines) and lines[comments].lstrip('"').startswith("#"):
+    while comments < len(lines) and _COMMENT.match(lines[comments]):
         comments += 1
-    if comments == len(lines):
+    if not any(lines[comments:]):
         raise BadMetadata(f"{path}: has no rows, expected {_expected(file)} — get the file again")
     line = lines[comments]
     wanted = [name.lower() for name in file.columns]
@@ -197,12 +252,17 @@ def _dialect(path: Path, file: RawFile) -> Dialect:
             names = {name.lower(): name for name in file.columns}
             order = tuple(names.get(name, name or f"column{i}") for i, name in enumerate(found))
             return Dialect(delimiter=delimiter, skip=comments + 1, names=order)
-        if not file.header and len(cells) == len(wanted):
-            return Dialect(delimiter=delimiter, skip=comments, names=tuple(file.columns))
+    # Without a header: the separator that gives most lines as many cells as there are columns.
+    sample = lines[comments : comments + _SAMPLE_LINES]
+    fits = {d: sum(len(_cells(row, d)) == len(wanted) for row in sample) for d in candidates}
+    delimiter = max(fits, key=lambda candidate: fits[candidate])
+    if not file.header and fits[delimiter]:
+        return Dialect(delimiter=delimiter, skip=comments, names=tuple(file.columns))
     cells = _cells(line, file.delimiter)
     what = "a header with " if file.header else ""
     raise BadMetadata(
-        f"{path}: line {comments + 1}: {len(cells)} columns ({line[:80]!r}), "
+        f"{path}: line {comments + 1}: {len(cells)} column{'s' if len(cells) != 1 else ''} "
+        f"({line[:80]!r}), "
         f"expected {what}{_expected(file)} — get the published file"
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from curation.catalog.cards import Card
 from curation.catalog.identity import ID_SYNTAX, LIKELY_ID
 from curation.catalog.lists import built_path
+from curation.catalog.record import read_record
 from curation.catalog.store import built_datasets, sql_text, work_connection
 from curation.files import replacing
 from curation.verdict import Reason
@@ -19,11 +20,19 @@ if TYPE_CHECKING:
 
 FILE = "twins.parquet"
 _SHORTEST_PREFIX = 6  # characters of a cut-off id that still say something: 64^6 is 7 * 10^10
+_NUM_SHOWN = 10
 
 
-def find_twins(manifests: Path, cards: dict[str, Card]) -> dict[str, int]:
-    """Write twins.parquet; how many clips or rows it names, by reason."""
+def find_twins(
+    manifests: Path, cards: dict[str, Card]
+) -> tuple[dict[str, int], list[tuple[str, str, str, str]]]:
+    """Write twins.parquet; how many clips or rows it names by reason, and the first of them.
+
+    Each of the first is (reason, dataset, id, likely true id or "?").
+    """
     built = [name for name in built_datasets(manifests) if name in cards]
+    if not built:
+        return {}, []
     with work_connection(manifests) as db:
         files = ", ".join(sql_text(built_path(manifests, name)) for name in built)
         db.execute(
@@ -32,7 +41,12 @@ def find_twins(manifests: Path, cards: dict[str, Card]) -> dict[str, int]:
                 union_by_name = true, hive_partitioning = false)
             where source in ({", ".join(sql_text(source) for source in LIKELY_ID)})"""
         )
-        _define_unresolved(db, manifests, built)
+        _define_doubtful(db, manifests, built)
+        trusted = [name for name in built if _is_known_copy(cards[name], manifests)]
+        db.execute(
+            "create temp table changed as select unnest($names) as place",
+            {"names": [name for name in built if name not in trusted]},
+        )
         _define_case_twins(db)
         _define_truncated(db)
         with replacing(manifests / FILE) as temporary:
@@ -41,15 +55,23 @@ def find_twins(manifests: Path, cards: dict[str, Card]) -> dict[str, int]:
                     order by reason, dataset, clip_id, source_id, likely_id)
                 to {sql_text(temporary)} (format parquet, compression zstd)"""
             )
-        return dict(
-            db.execute(
-                "select reason, count(*) from (from case_twins union all from truncated) "
-                "group by 1 order by 1"
-            ).fetchall()
-        )
+        found = "(from case_twins union all from truncated)"
+        counts = db.execute(f"select reason, count(*) from {found} group by 1 order by 1").fetchall()
+        first = db.execute(
+            "select distinct reason, dataset, source_id, coalesce(likely_id, '?') "
+            f"from {found} order by all limit {_NUM_SHOWN}"
+        ).fetchall()
+        return dict(counts), first
 
 
-def _define_unresolved(db: "duckdb.DuckDBPyConnection", manifests: Path, built: list[str]) -> None:
+def _is_known_copy(card: Card, manifests: Path) -> bool:
+    """Whether every raw file the clips come from is a copy the card knows by digest."""
+    digests = read_record(manifests, card.dataset)["inputs"]["raw"]
+    main = [file for file in card.files if not file.optional or file.table != file.name]
+    return all(digests[file.path] in file.sha256.values() for file in main if file.path in digests)
+
+
+def _define_doubtful(db: "duckdb.DuckDBPyConnection", manifests: Path, built: list[str]) -> None:
     """Ids that only a list or a failed row has."""
     files = ", ".join(sql_text(manifests / name / "problems.parquet") for name in built)
     db.execute(
@@ -61,7 +83,10 @@ def _define_unresolved(db: "duckdb.DuckDBPyConnection", manifests: Path, built: 
 
 
 def _define_case_twins(db: "duckdb.DuckDBPyConnection") -> None:
-    """Clips whose id has another spelling; the likely one is spelled so in more places."""
+    """Clips whose id has another spelling; the likely one is spelled so in more places.
+
+    A place that is a copy nobody knows has half a vote: that is where ids were changed.
+    """
     likely = LIKELY_ID["youtube"]
     db.execute(
         f"""create temp table case_twins as
@@ -80,7 +105,8 @@ def _define_case_twins(db: "duckdb.DuckDBPyConnection") -> None:
         ),
         votes as (
             select folded, source_id, list_sort(list(place)) as places,
-                   (count(*), regexp_full_match(source_id, '{likely}')::int) as vote
+                   (sum(if(place in (select place from changed), 1, 2)),
+                    regexp_full_match(source_id, '{likely}')::int) as vote
             from places group by 1, 2
         ),
         best as (

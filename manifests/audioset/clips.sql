@@ -2,7 +2,8 @@
 -- the order of the files without a sort of two million.
 with ontology as (select list(mid) as mids, list(display_name) as names from classes)
 select
-    trim(youtube_id) || '_' || (seconds(start) * 1000)::bigint as clip_id,
+    trim(youtube_id) || '_' || coalesce(try_cast(seconds(start) * 1000 as bigint)::varchar, trim(start))
+        as clip_id,
     split_part(file, '_', 1) as split,
     'youtube' as source,
     trim(youtube_id) as source_id,

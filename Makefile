@@ -1,0 +1,53 @@
+# Everything sets up .venv by itself; Python 3.11 or later is all it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+
+.PHONY: demo test quick soak bench lint clean
+
+# What the demo needs: the base install and nothing else.
+.venv/base: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	touch $@
+
+.venv/test: .venv/base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
+	touch $@
+
+# The offline corpus from its metadata to a clean manifest, and one answer to "why".
+demo: .venv/base
+	rm -rf $(DEMO)
+	$(BIN)/curate corpus $(DEMO)/metadata
+	$(BIN)/curate fetch --from $(DEMO)/metadata --manifests $(DEMO)/manifests > $(DEMO)/fetch.txt
+	$(BIN)/curate build --manifests $(DEMO)/manifests > $(DEMO)/build.txt
+	$(BIN)/curate clean --test vggsound,audiocaps,clotho --manifests $(DEMO)/manifests > $(DEMO)/clean.txt
+	@echo
+	@$(BIN)/curate overlaps --test vggsound,audiocaps --format table --manifests $(DEMO)/manifests
+	@echo
+	@tail -n 1 $(DEMO)/clean.txt
+	@echo
+	@$(BIN)/curate blame 4PjEi5fFD6A --manifests $(DEMO)/manifests
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# All but gpu and soak, with the number of tests that ran checked at the end.
+test: lint
+	$(BIN)/pytest -n 2 -m 'not gpu and not soak'
+
+quick: .venv/test
+	$(BIN)/pytest -n 2 -m 'not gpu and not soak and not slow'
+
+# The counts the project promises; hours, not minutes.
+soak: .venv/test
+	$(BIN)/pytest -m soak -s
+
+bench: .venv/test
+	$(BIN)/python tests/benchmarks/bench.py
+
+clean:
+	rm -rf .venv $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,58 @@
+"""What all tests share: where the real metadata lies, and the count of the tests that ran.
+
+In CI (FOLEYPROOF_CI set) the central tests cannot be skipped: without the real metadata they fail,
+and fewer tests than FLOOR fail the run.
+"""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("FOLEYPROOF_SHARED", REPOSITORY.parent / "shared"))
+IN_CI = bool(os.environ.get("FOLEYPROOF_CI"))
+# Raise these when tests are added; they may only fall together with what they tested.
+FLOOR = {"all": 1, "shared": 1}
+
+
+@pytest.fixture(scope="session")
+def shared_metadata() -> Path:
+    """The folder with the real metadata, laid out as `curate fetch --from` reads it."""
+    folder = SHARED / "metadata"
+    if not folder.is_dir():
+        assert not IN_CI, f"{folder}: missing, CI needs it for the central tests"
+        pytest.skip(f"{folder} is not there; set FOLEYPROOF_SHARED")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_randomness() -> Iterator[None]:
+    state = random.getstate()
+    random.seed(0)
+    yield
+    random.setstate(state)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    passed = terminalreporter.getreports("passed")
+    ran = [report for report in passed if report.when == "call"]
+    counts = {"all": len(ran), "shared": sum("shared" in report.keywords for report in ran)}
+    terminalreporter.write_line(f"ran and passed: {counts['all']}, on real metadata {counts['shared']}")
+    for report in terminalreporter.getreports("skipped"):
+        terminalreporter.write_line(f"skipped: {report.nodeid}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI, a run of everything with fewer tests than FLOOR has failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    whole = not session.config.args or session.config.args == ["tests"]
+    if not IN_CI or reporter is None or hasattr(session.config, "workerinput") or not whole:
+        return
+    ran = [report for report in reporter.getreports("passed") if report.when == "call"]
+    shared = sum("shared" in report.keywords for report in ran)
+    if len(ran) < FLOOR["all"] or shared < FLOOR["shared"]:
+        reporter.write_line(f"too few tests ran: {len(ran)} and {shared}, expected {FLOOR}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,220 @@
+"""The offline corpus: what was planted is found, by the rules it was planted for, and nothing else."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import curation
+from curation.catalog.store import work_connection
+from curation.corpus.planted import RULES_OF_KIND, Planted
+from curation.corpus.synthetic import write_corpus
+from curation.files import sha256_file
+from curation.matching import overlap
+from curation.matching.comparison import compare
+from curation.matching.matrix import matrix
+from curation.verdict import Reason
+
+TESTS = ("vggsound", "audiocaps", "clotho", "avsync15", "audioset", "fsd50k", "esc50", "urbansound8k")
+Pair = tuple[str, tuple[str, str | None], tuple[str, str]]
+
+
+def _found(rows: list[dict[str, object]]) -> dict[Pair, set[str]]:
+    """The rules of each pair of the evidence."""
+    found: dict[Pair, set[str]] = {}
+    for row in rows:
+        heldout = (row["heldout_dataset"], row["heldout_clip_id"])
+        train = (row["train_dataset"], row["train_clip_id"])
+        found.setdefault((row["test_list"], heldout, train), set()).add(row["rule"])  # type: ignore[arg-type]
+    return found
+
+
+def _planted(planted: Planted, *, columns: set[str]) -> dict[Pair, set[str]]:
+    expected: dict[Pair, set[str]] = {}
+    for pair in planted.overlaps:
+        if pair.column in columns:
+            expected.setdefault((pair.test_list, pair.heldout, pair.train), set()).update(pair.rules)
+    return expected
+
+
+@pytest.fixture(scope="module")
+def tests_found(corpus):
+    """The matrix of all test sets of the corpus."""
+    comparison = compare(TESTS, train=None, manifests=corpus.manifests, cards=corpus.cards)
+    with work_connection(corpus.manifests) as db:
+        overlap.find(db, comparison)
+        return matrix(db, comparison)
+
+
+def test_every_planted_overlap_is_found_by_its_rules_and_nothing_else_is_found(corpus):
+    rows = curation.overlaps(TESTS, manifests=corpus.manifests).to_pylist()
+    trains = {"audioset", "audiocaps", "clotho", "wavcaps", "vggsound", "avsync15", "fsd50k"}
+    expected = _planted(corpus.planted, columns=trains)
+    assert _found(rows) == {
+        pair: rules for pair, rules in expected.items() if not pair[0].startswith("urbansound8k@fold")
+    }
+    assert len(expected) > 250
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_every_split_that_is_held_out_shares_what_was_planted(corpus, test):
+    """The other splits are no training sets, so they are asked by name."""
+    columns = {pair.column for pair in corpus.planted.overlaps if "/" in pair.column}
+    rows = curation.overlaps(test, train=sorted(columns), manifests=corpus.manifests).to_pylist()
+    list_name = next(name for name in _test_lists(corpus.planted) if name.startswith(f"{test}@"))
+    expected = _planted(corpus.planted, columns=columns)
+    assert _found(rows) == {pair: rules for pair, rules in expected.items() if pair[0] == list_name}
+
+
+def _test_lists(planted: Planted) -> list[str]:
+    names = {pair.test_list for pair in planted.overlaps} | {"esc50@all"}
+    return sorted(name for name in names if not name.startswith("urbansound8k@fold"))
+
+
+def test_every_kind_of_overlap_is_planted(corpus):
+    assert {pair.kind for pair in corpus.planted.overlaps} == set(RULES_OF_KIND)
+
+
+def test_times_are_compared_in_whole_milliseconds(corpus):
+    rows = curation.overlaps(
+        "urbansound8k@fold10", train="urbansound8k/fold1", manifests=corpus.manifests
+    ).to_pylist()
+    found = _found(rows)
+    assert found == {
+        pair: rules
+        for pair, rules in _planted(corpus.planted, columns={"urbansound8k/fold1"}).items()
+        if pair[0] == "urbansound8k@fold10"
+    }
+    assert sorted(map(len, found.values())) == [1, 2, 3]
+
+
+def test_no_near_miss_is_matched(corpus):
+    rows = curation.overlaps(TESTS, manifests=corpus.manifests).to_pylist()
+    found = {(heldout, train) for _, heldout, train in _found(rows)}
+    near = {(miss.heldout, miss.train) for miss in corpus.planted.near_misses}
+    assert len(near) == 7
+    assert not near & found
+    with curation.open_manifests(corpus.manifests) as db:  # and both sides of each are really there
+        clips = set(db.execute("select dataset, clip_id from clips").fetchall())
+    assert {clip for pair in near for clip in pair} <= clips
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_counts_of_the_matrix_are_those_planted(corpus, tests_found, test):
+    cells = tests_found[test]["overlap"]
+    test_list = tests_found[test]["list"]
+    assert set(cells) >= {"audioset", "audioset/eval", "vggsound", "vggsound/test", "esc50/fold1"}
+    for column, cell in cells.items():
+        expected = corpus.planted.counts(test_list, column)
+        for name, counts in expected.items():
+            told = {label: n for label, n in cell[name].items() if n is not None}
+            assert told == {label: counts[label] for label in told}, f"{test_list} in {column}: {name}"
+
+
+def test_counts_differ_where_they_mean_different_things(tests_found):
+    """A corpus where the four counts were equal would not tell them apart."""
+    cell = tests_found["audiocaps"]["overlap"]["vggsound"]
+    assert (cell["test_items"]["id"], cell["pairs"]["id"]) == (10, 11)
+    cell = tests_found["vggsound"]["overlap"]["audioset"]
+    assert cell["test_items"]["id"] > cell["test_items"]["interval"] > cell["test_items"]["same_start"] > 0
+    assert tests_found["esc50"]["overlap"]["fsd50k"]["test_ids"]["id"] < (
+        tests_found["esc50"]["overlap"]["fsd50k"]["test_items"]["id"]
+    )
+
+
+def test_counts_are_null_where_a_whole_side_cannot_tell(tests_found):
+    nothing = {"id": None, "interval": None, "same_start": None}
+    assert tests_found["clotho"]["overlap"]["fsd50k"]["test_items"] == nothing
+    assert tests_found["vggsound"]["overlap"]["clotho"]["pairs"] == nothing
+    by_id = tests_found["audiocaps"]["overlap"]["wavcaps"]["test_items"]
+    assert by_id == {"id": 20, "interval": 20, "same_start": None}
+    assert tests_found["clotho"]["unidentified"] == tests_found["clotho"]["size"] == 25
+    assert tests_found["vggsound"]["overlap"]["clotho"]["unidentified"] == 60
+
+
+def test_sets_of_different_sources_with_ids_count_zero(tests_found):
+    zero = {"id": 0, "interval": 0, "same_start": None}  # FSD50K tells no starts
+    assert tests_found["vggsound"]["overlap"]["fsd50k"]["pairs"] == zero
+
+
+def test_sizes_of_datasets_and_lists_are_those_written(corpus):
+    assert [result.state for result in corpus.built] == ["built"] * 9
+    for result in corpus.built:
+        splits = corpus.planted.num_clips[result.dataset]
+        assert result.tally.kept == sum(splits.values()), result.dataset
+    with curation.open_manifests(corpus.manifests) as db:
+        lists = dict(db.execute("select unnest(lists), count(*) from clips group by 1").fetchall())
+    assert lists == corpus.planted.list_sizes
+
+
+def test_rows_add_up_and_every_damaged_row_is_reported_with_its_reason(corpus):
+    with curation.open_manifests(corpus.manifests) as db:
+        problems = db.execute("select dataset, clip_id, source_id, reason, verdict from problems").fetchall()
+        twins = db.execute("select dataset, clip_id, source_id, reason, likely_id from twins").fetchall()
+        clips = set(db.execute("select dataset, clip_id from clips").fetchall())
+    planted = {(d.dataset, d.clip_id, d.source_id, str(d.reason)): d for d in corpus.planted.bad_rows}
+    in_build = {key: d for key, d in planted.items() if d.reason != Reason.CASE_TWIN}
+    assert {row[:4] for row in problems} == set(in_build)
+    assert len(problems) == len(in_build)
+    for *key, verdict in problems:
+        assert verdict == ("kept" if in_build[tuple(key)].kept else "failed")
+    failed = [doubt for doubt in in_build.values() if doubt.clip_id is not None and not doubt.kept]
+    lost = {(doubt.dataset, doubt.clip_id) for doubt in failed if doubt.reason != Reason.DUPLICATE_CLIP}
+    assert not lost & clips
+    assert {(row[0], row[1], row[2], row[4]) for row in twins} == {
+        (d.dataset, d.clip_id, d.source_id, d.likely_id) for d in planted.values() if d.likely_id
+    }
+    assert {row[3] for row in twins} == {Reason.CASE_TWIN, Reason.TRUNCATED_ID}
+    for result in corpus.built:
+        assert result.tally.seen == result.tally.kept + sum(result.tally.failed.values())
+
+
+def test_all_reasons_of_build_are_planted(corpus):
+    reasons = {Reason(doubt.reason) for doubt in corpus.planted.bad_rows}
+    of_clean = {Reason.SAME_RECORDING, Reason.REUPLOAD, Reason.PUBLISHED}
+    assert reasons | {Reason.TRUNCATED_ID} == set(Reason) - of_clean
+
+
+def test_lists_of_the_corpus_are_reported_as_unknown(corpus):
+    """They have the names of the real lists and not their clips."""
+    notes = [note for result in corpus.built for note in result.notes]
+    assert any(note.startswith("vggsound@official: unknown list, ") for note in notes)
+    assert any(note.startswith("audioset/eval: ") and "unexplained" in note for note in notes)
+
+
+def test_ids_with_dashes_and_underscores_are_there(corpus):
+    with curation.open_manifests(corpus.manifests) as db:
+        ids = [row[0] for row in db.execute("select source_id from vggsound").fetchall()]
+    assert sum(source_id.startswith("--") for source_id in ids) > 5
+    assert sum(source_id.startswith("-") for source_id in ids) > 20
+    assert sum("_" in source_id for source_id in ids) > 100
+
+
+def test_files_are_as_published(corpus):
+    def head(path: str) -> bytes:
+        return (corpus.metadata / path).read_bytes()[:200]
+
+    assert head("audioset/eval_segments.csv").startswith(b"# Segments csv created ")
+    assert b"\n# YTID, start_seconds, end_seconds, positive_labels\n" in head("audioset/eval_segments.csv")
+    assert b",train\r\n" in (corpus.metadata / "vggsound/vggsound.csv").read_bytes()
+    assert head("vggsound/lists/mmaudio_vgg-test.tsv").startswith(b"id\tlabel\n")
+    assert head("esc50/esc50.csv").startswith(b"filename,fold,target,category,esc10,src_file,take\r\n")
+    assert not (corpus.metadata / "audiocaps/dataset/train.csv").exists()
+    assert (corpus.metadata / "audiocaps/dataset/train.csv.gz").read_bytes()[4:8] == b"\0\0\0\0"  # no time
+    captions = duckdb.sql(
+        f"select min(len(captions)), max(len(captions)) from '{corpus.manifests}/audiocaps/clips.parquet' "
+        "where split = 'test'"
+    ).fetchall()
+    assert captions == [(5, 5)]
+
+
+def test_corpus_is_the_same_bytes_each_time(tmp_path: Path, corpus):
+    again = write_corpus(tmp_path)
+    assert again == corpus.planted
+    digests = [
+        {str(path.relative_to(root)): sha256_file(path) for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path, corpus.metadata)
+    ]
+    assert digests[0] == digests[1]
+    assert len(digests[0]) == corpus.planted.num_files == 38
+    assert corpus.planted.num_datasets == 9

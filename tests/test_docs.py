@@ -1,0 +1,80 @@
+"""What the READMEs say is true: commands run, every command and reason is explained."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from curation import cli
+from curation.verdict import Reason
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = sorted(
+    path for path in ROOT.rglob("README.md") if not {".venv", "demo", "dist"} & set(path.parts)
+)
+
+
+def _console_lines(text: str) -> list[str]:
+    """The lines of all `console` blocks: commands behind `$ `, and what they print."""
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.S)
+    return [line.rstrip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_every_command_has_help_and_is_in_a_readme() -> None:
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in READMES)
+    for name, command in cli.curate.commands.items():
+        assert f"curate {name}" in texts, f"no README mentions curate {name}"
+        assert command.help, name
+        assert command.help.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
+        assert "Example" in command.help, f"{name}: help has no example"
+
+
+def test_every_reason_is_explained() -> None:
+    text = (ROOT / "curation" / "README.md").read_text(encoding="utf-8")
+    for reason in Reason:
+        assert f"`{reason}`" in text, f"curation/README.md does not explain {reason}"
+
+
+def test_front_page_is_short() -> None:
+    words = (ROOT / "README.md").read_text(encoding="utf-8").split()
+    assert len(words) <= 600, f"{len(words)} words"
+
+
+def test_links_of_readmes_lead_somewhere() -> None:
+    for path in READMES:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_of_readmes_run_and_print_what_stands_there(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In order, in an empty folder, each with exit code 0; every line shown is a line printed."""
+    monkeypatch.chdir(tmp_path)
+    printed: list[str] = []
+    for line in _console_lines(path.read_text(encoding="utf-8")):
+        if not line.startswith("$ "):
+            assert line in (*printed, "…"), f"{path}: not printed: {line}"
+            continue
+        printed.clear()
+        for command in line[2:].split("&&"):
+            words = shlex.split(command, comments=True)
+            assert words[0] == "curate", command
+            assert _run(words[1:]) == 0, command
+            printed += [text.rstrip() for text in capsys.readouterr().out.splitlines()]
+    for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.S):
+        exec(compile(block, str(path), "exec"), {})  # on what the commands above built
+
+
+def _run(words: list[str]) -> int:
+    try:
+        return int(cli.curate.main(words, prog_name="curate", standalone_mode=False) or 0)
+    except click.exceptions.Exit as error:
+        return error.exit_code

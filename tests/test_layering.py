@@ -1,0 +1,79 @@
+"""Imports go one way: training → features → curation, and down the rooms inside curation."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# What a room may import; the ground floor is every module directly under curation/.
+ROOMS = ["corpus", "decision", "matching", "media", "catalog", "ground"]
+FOREIGN = {
+    "curation": {"numpy", "pyarrow", "duckdb", "pandas", "av", "imagehash", "numba", "scipy", "yt_dlp",
+                 "click", "rich", "jinja2"},
+    "features": {"torch", "torchaudio", "open_clip", "safetensors", "numpy", "pyarrow", "click", "rich"},
+    "training": {"torch", "safetensors", "numpy", "click", "rich"},
+}  # fmt: skip
+OWN = {"curation": {"curation"}, "features": {"curation", "features"},
+       "training": {"curation", "features", "training"}}  # fmt: skip
+# Of curation, the other packages see its ground floor and decoding only.
+GROUND = {"clip", "manifest", "verdict", "tasks", "files", "errors", "progress", "tables", "cli"}
+
+
+def _modules() -> list[Path]:
+    return sorted(path for package in FOREIGN for path in (ROOT / package).rglob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import, expected absolute ones"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "ground"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_module_imports_only_what_its_package_may(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    for name in _imports(path):
+        top = name.split(".")[0]
+        if top in FOREIGN:
+            assert top in OWN[package], f"{path} imports {name}: imports go down the chain only"
+        elif top not in sys.stdlib_module_names:
+            assert top in FOREIGN[package], f"{path} imports {name}, {package} may not"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_import_downwards_only(path: Path) -> None:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] != "curation":
+        for name in _imports(path):
+            if name.startswith("curation."):
+                assert name.split(".")[1] in GROUND | {"media", "__version__"}, f"{path}: {name}"
+        return
+    if parts[1] in ("cli", "__init__"):
+        return  # the doors of the house lead to every room
+    mine = ROOMS.index(_room(".".join(parts)))
+    for name in _imports(path):
+        if name.startswith("curation."):
+            assert ROOMS.index(_room(name)) >= mine, f"{path} imports {name}: rooms import downwards"
+
+
+@pytest.mark.parametrize("module", ["curation.cli", "features.cli", "training.launch"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    code = (
+        f"import sys, {module}; "
+        "print([m for m in ('torch', 'duckdb', 'av', 'pandas', 'pyarrow', 'numpy') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,27 @@
+"""`python -m training.launch`: parsing and printing only."""
+
+import sys
+
+import click
+
+from curation import __version__
+from curation.cli import run
+from curation.errors import FoleyproofError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="training.launch")
+def launch() -> None:
+    """Train the network on extracted shards: not there yet, and says so.
+
+    \b
+    Example: python -m training.launch
+    """
+    raise FoleyproofError(
+        f"the trainer is not there yet in {__version__}, expected only curation — "
+        "what may be trained on: curate clean --test vggsound,audiocaps"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(launch, "training.launch"))

@@ -5,6 +5,7 @@ stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 usage, 10 overla
 130 interrupted.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -35,6 +36,19 @@ class CommaList(click.ParamType[tuple[str, ...]]):
         if not names:
             self.fail("is empty, expected names separated by commas", param, ctx)
         return names
+
+
+class Seconds(click.FloatRange):
+    """A length of time that is a number: FloatRange lets NaN through."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=1e6)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value!r}, expected a number of seconds", param, ctx)
+        return seconds
 
 
 def _shared(command: _Command) -> _Command:
@@ -86,7 +100,7 @@ _match = click.option(
 _margin = click.option(
     "--margin",
     "margin_s",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=0.0,
     show_default=True,
     metavar="SECONDS",
@@ -325,7 +339,7 @@ def overlaps(
     Example: curate overlaps --test vggsound,audiocaps
     """
     from curation.catalog.cards import load_cards
-    from curation.catalog.store import work_connection
+    from curation.catalog.store import num_rows, work_connection
     from curation.files import locked
     from curation.matching import overlap
     from curation.matching.comparison import check_rows, compare
@@ -345,8 +359,7 @@ def overlaps(
         check_rows(db, comparison)
         overlap.find(db, comparison)
         tests_found = matrix(db, comparison)
-        overlap.write_evidence(db, comparison, tests_found)
-        (rows,) = db.execute("select count(*) from evidence").fetchone() or (0,)
+        rows = num_rows(db, overlap.write_evidence(db, comparison, tests_found))
     trains = [selection.key for selection in comparison.trains]
     leaking = overlapping(tests_found, trains, match)
     text, notes = matrix_text(tests_found, trains, match, format_)
@@ -442,7 +455,8 @@ def clean(
     )
 
 
-@curate.command(context_settings={"ignore_unknown_options": True})
+# An id may begin with `-`, and with `-h`.
+@curate.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("clip", required=False, type=click.UNPROCESSED)
 @click.option("--test-item", metavar="CLIP", help="Ask from the other side: what overlaps this item.")
 @click.option("--name", metavar="NAME", help="The clean manifest to ask; without it the newest.")
@@ -539,13 +553,30 @@ def _finish(
 ) -> NoReturn:
     """Print the data, the summary line and the next step; end with the exit code."""
     if as_json:
-        click.echo(json.dumps({**document, "summary": summary}, ensure_ascii=False, indent=1))
-    elif text:
-        click.echo(text)
-    to_stderr = as_json or summary_to_stderr
-    click.echo(summary, err=to_stderr)
-    click.echo(f"next: {next_step}", err=True)
+        text = json.dumps({**document, "summary": summary}, ensure_ascii=False, indent=1)
+    _say(text)
+    _say(summary, err=as_json or summary_to_stderr)
+    _say(f"next: {next_step}", err=True)
     click.get_current_context().exit(code)
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print; a reader who left, as in `curate … | head`, changes neither what was done nor its code."""
+    if not text:
+        return
+    from curation.files import disk_space
+
+    try:
+        with disk_space(Path("standard error" if err else "standard output")):
+            click.echo(text, err=err)
+    except BrokenPipeError:
+        _give_up(sys.stderr if err else sys.stdout)
+
+
+def _give_up(stream: Any) -> None:
+    """Let what is still buffered for a stream go nowhere."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # None, closed, or no real file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -562,19 +593,21 @@ def run(command: click.Command, name: str) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = command.main(prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo(f"{name}: interrupted; run the same command again to continue", err=True)
+        _say(f"{name}: interrupted; run the same command again to continue", err=True)
         return 130
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(BrokenPipeError):
+            error.show()
         return error.exit_code
     except FoleyproofError as error:
-        click.echo(f"{name}: {error}", err=True)
+        if error.exit_code == 14:
+            _give_up(sys.stdout)
+        _say(f"{name}: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output left, `curate … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # click's answer to a reader who left, here of a help page
+        _give_up(sys.stdout)
         return 0

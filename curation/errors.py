@@ -5,6 +5,7 @@
     ├── BadCard                     1   a card is incomplete, or its SQL is refused
     ├── BadMetadata                 1   a metadata file is not what its card describes
     ├── BadManifest                 1   a built file cannot be read
+    ├── NotWritable                 1   a file or folder of the manifests is in the way or read-only
     ├── ManifestChanged            13   bytes differ from what a completion record or certificate says
     ├── ConfigDiffers              12   the options differ from those of the manifest being replaced
     ├── Locked                     11   another process works on the same manifests
@@ -37,6 +38,10 @@ class BadMetadata(FoleyproofError):
 
 class BadManifest(FoleyproofError):
     """A built Parquet file or record cannot be read."""
+
+
+class NotWritable(FoleyproofError):
+    """The system refuses a file or folder: permissions, a read-only disk, a file in its place."""
 
 
 class ManifestChanged(FoleyproofError):

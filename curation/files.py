@@ -16,8 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curation.errors import Locked, NoSpace
+from curation.errors import Locked, NoSpace, NotWritable
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENOTEMPTY, errno.ENAMETOOLONG,
+)  # fmt: skip
 _TEMPORARY = re.compile(r"\.tmp-\d+$")
 
 
@@ -30,6 +35,12 @@ def sha256_file(path: Path) -> str:
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys, no spare blanks and no escapes: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest_of(document: dict[str, Any]) -> str:
+    """`sha256:…` of a document's canonical JSON without its key `digest`, which is where it goes."""
+    rest = {key: value for key, value in document.items() if key != "digest"}
+    return "sha256:" + hashlib.sha256(canonical_json(rest).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -73,6 +84,26 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         remove(former)
 
 
+@contextlib.contextmanager
+def staged(folder: Path, *, last: str) -> Iterator[Path]:
+    """A temporary folder whose files take their places in `folder` when the block ends without error.
+
+    Each file must be whole and fsynced by then, as `replacing` leaves it; `last` is the name of the
+    completion record, which follows all others.
+    """
+    stage = folder / f"stage.tmp-{os.getpid()}"
+    try:
+        with disk_space(folder):
+            remove(stage)
+            stage.mkdir(parents=True)
+            yield stage
+            for path in sorted(stage.iterdir(), key=lambda path: (path.name == last, path.name)):
+                os.replace(path, folder / path.name)
+            _fsync(folder)
+    finally:
+        remove(stage)
+
+
 def write_json(target: Path, value: Any) -> None:
     """Write `value` as readable JSON with sorted keys and a final newline, atomically."""
     with replacing(target) as temporary:
@@ -82,16 +113,21 @@ def write_json(target: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def disk_space(place: Path) -> Iterator[None]:
-    """Turn "no space left", from the system or from DuckDB, into `NoSpace`."""
+    """Turn "no space left" and "not allowed", from the system or from DuckDB, into our errors."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise _no_space(place) from error
+        if error.errno in _REFUSED:
+            raise _not_writable(error.filename2 or error.filename or place, error) from error
         raise
     except Exception as error:  # duckdb is not imported here; its errors carry the text
-        if "No space left on device" in str(error) or "max_temp_directory_size" in str(error):
+        text = str(error)
+        if "max_temp_directory_size" in text or any(os.strerror(code) in text for code in _FULL):
             raise _no_space(place) from error
+        if type(error).__name__ == "IOException" and any(os.strerror(c) in text for c in _REFUSED):
+            raise _not_writable(place, error) from error
         raise
 
 
@@ -99,6 +135,14 @@ def _no_space(place: Path) -> NoSpace:
     return NoSpace(
         f"{place}: no space left on the disk; nothing was half written — "
         "free some space and run the same command again"
+    )
+
+
+def _not_writable(place: str | Path, error: Exception) -> NotWritable:
+    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return NotWritable(
+        f"{place}: {why}; expected a place that can be read and written — change what is there, or "
+        "use another --manifests"
     )
 
 
@@ -110,8 +154,11 @@ def locked(folder: Path) -> Iterator[None]:
         Locked: another process holds it.
     """
     with disk_space(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError as error:  # a place where nothing can be made, such as /proc
+            raise _not_writable(folder, error) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "foleyproof"
 FORMAT = "foleyproof-clips/1"
+# How COPY writes. Level 1 takes a fifth less time than the default 3, and ids do not shrink further.
+PARQUET = "format parquet, compression zstd, compression_level 1"
 
 # (column, DuckDB type); the meaning of each is in README.md, "The columns of clips"
 CLIP_COLUMNS = (

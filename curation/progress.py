@@ -48,8 +48,6 @@ class Progress:
 
     def query(self, label: str, db: "duckdb.DuckDBPyConnection") -> None:
         """Say what is worked on now, and which connection knows how far it is."""
-        if self._shown:
-            db.execute("set enable_progress_bar = true; set enable_progress_bar_print = false")
         self._label, self._db, self._part = label, db, None
         self._begun = time.monotonic()
 

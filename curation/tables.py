@@ -51,5 +51,9 @@ def _text(cell: Cell) -> str:
         return "yes" if cell else "no"
     if isinstance(cell, int):
         return f"{cell:,}"
-    # a cell of somebody's metadata must not end the line or move the cursor
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(cell))
+    return printable(str(cell))
+
+
+def printable(text: str) -> str:
+    """`text` without what would end the line or move the cursor: ids are somebody else's."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

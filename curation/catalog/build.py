@@ -1,10 +1,12 @@
 """Raw files into manifests: one DuckDB run per card, every row kept or failed with a reason.
 
-Order of writing: `clips.parquet`, `problems.parquet`, `evidence.parquet`, and last `build.json`, the
-completion record, whose input digests decide whether a dataset is up to date.
+`clips.parquet`, `problems.parquet` and `evidence.parquet` take their places together, and last
+`build.json`, the completion record, whose input digests decide whether a dataset is up to date.
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +18,16 @@ from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
 from curation.catalog.identity import sql_macros
 from curation.catalog.lists import LIST_DIGEST
-from curation.catalog.record import RECORD, read_record
-from curation.catalog.store import work_connection
+from curation.catalog.record import RECORD, former_record, write_record
+from curation.catalog.store import refuse_patterns, work_connection
 from curation.errors import FoleyproofError
-from curation.files import sha256_file, write_json
+from curation.files import sha256_file, staged
 from curation.verdict import Reason, Tally
 
 if TYPE_CHECKING:
     import duckdb
 
+_AT_ONCE = 2
 _FAILURES = {
     Reason.MISSING_ID, Reason.BAD_ID, Reason.BAD_TIME, Reason.EMPTY_INTERVAL,
     Reason.UNKNOWN_SPLIT, Reason.DUPLICATE_CLIP,
@@ -50,16 +53,52 @@ def build(
     *,
     progress: Callable[[str, "duckdb.DuckDBPyConnection"], Any] = lambda name, db: None,
 ) -> list[Built]:
-    """Build each dataset whose files are at hand; one that fails costs no other."""
-    results = []
-    for card in cards:
-        try:
-            results.append(_build_one(card, manifests, progress))
-        except FoleyproofError as error:
-            if error.exit_code == 14:
-                raise
-            results.append(Built(dataset=card.dataset, state="failed", error=error))
-    return results
+    """Build each dataset whose files are at hand; one that fails costs no other.
+
+    Two at a time: DuckDB leaves a core idle between its queries, and the largest dataset takes as
+    long as all others together.
+    """
+    refuse_patterns(manifests)
+    by_size = sorted(cards, key=lambda card: -_raw_bytes(card, manifests))
+    running: list[duckdb.DuckDBPyConnection] = []
+
+    def watched(name: str, db: "duckdb.DuckDBPyConnection") -> None:
+        running.append(db)
+        progress(name, db)
+
+    pool = ThreadPoolExecutor(max_workers=_AT_ONCE)
+    futures = {card.dataset: pool.submit(_build_one, card, manifests, watched) for card in by_size}
+    try:
+        return [_outcome(card, futures[card.dataset]) for card in cards]
+    except BaseException:  # interrupted, or no space: what still runs must end before we do
+        pool.shutdown(wait=False, cancel_futures=True)
+        while wait(futures.values(), timeout=0.05).not_done:  # between two queries none is stopped
+            for db in running:
+                _interrupt(db)
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _raw_bytes(card: Card, manifests: Path) -> int:
+    paths = [manifests / card.dataset / "raw" / file.path for file in card.files]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _interrupt(db: "duckdb.DuckDBPyConnection") -> None:
+    import duckdb
+
+    with suppress(duckdb.Error):  # it may be closed by now
+        db.interrupt()
+
+
+def _outcome(card: Card, future: "Future[Built]") -> Built:
+    try:
+        return future.result()
+    except FoleyproofError as error:
+        if error.exit_code == 14:
+            raise
+        return Built(dataset=card.dataset, state="failed", error=error)
 
 
 def _build_one(
@@ -81,48 +120,49 @@ def _build_one(
         "foleyproof": curation.__version__,
         "raw": {path: entry["sha256"] for path, entry in digests.items()},
     }
-    record = read_record(manifests, card.dataset)
+    record = former_record(manifests, card.dataset)
     if record.get("inputs") == inputs and _whole(folder, record):
         return _result(card, record, state="up to date", missing=missing)
-    with work_connection(folder, memory_mib=900, only_folder=folder) as db:
+    with (
+        staged(folder, last=RECORD) as stage,
+        work_connection(folder, memory_mib=900, only_folder=folder) as db,
+    ):
         progress(card.dataset, db)
         for statement in sql_macros():
             db.execute(statement)
         rows = {file.path: rawfiles.load(db, file, folder / "raw") for file in card.files}
-        define_rows(db, card)
-        if db.execute("select 1 from card_rows limit 1").fetchall() == []:
+        if not define_rows(db, card):
             return Built(dataset=card.dataset, state="missing", missing=missing)
-        kept, seen = write_clips(db, card, folder, digests)
-        counts = _counts(db, folder)
-        lists = _lists(db, folder)
-        reasons = problems.write_problems(db, card, folder, seen, kept)
-        evidence.write_evidence(db, card, folder)
-    record = {
-        "inputs": inputs,
-        "raw_rows": {path: n for path, n in rows.items() if path in digests},
-        "missing": missing,
-        "seen": seen,
-        "kept": kept,
-        "splits": {
-            split: {**counts.get(split, _no_rows()),
-                    "role": card.splits[split].role}
-            for split in card.splits
-        },
-        "lists": lists,
-        "problems": reasons,
-        "outputs": {
-            name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}
-            for name in ("clips.parquet", problems.FILE, evidence.FILE)
-        },
-    }  # fmt: skip
-    write_json(folder / RECORD, record)
+        kept, seen = write_clips(db, card, stage, digests, raw=folder / "raw")
+        counts = _counts(db, stage)
+        lists = _lists(db, stage)
+        reasons = problems.write_problems(db, card, stage, seen, kept)
+        evidence.write_evidence(db, card, stage)
+        record = {
+            "inputs": inputs,
+            "raw_rows": {path: n for path, n in rows.items() if path in digests},
+            "missing": missing,
+            "seen": seen,
+            "kept": kept,
+            "splits": {
+                split: {**counts.get(split, _no_rows()), "role": card.splits[split].role}
+                for split in card.splits
+            },
+            "lists": lists,
+            "problems": reasons,
+            "outputs": {
+                name: {"sha256": sha256_file(stage / name), "bytes": (stage / name).stat().st_size}
+                for name in ("clips.parquet", problems.FILE, evidence.FILE)
+            },
+        }
+        write_record(stage, record)
     return _result(card, record, state="built", missing=missing)
 
 
 def _whole(folder: Path, record: dict[str, Any]) -> bool:
-    """Whether the outputs are there with the recorded sizes; `verify` compares their digests."""
+    """Whether the outputs are there as recorded, byte for byte: what was changed is made anew."""
     return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"]
+        (folder / name).is_file() and sha256_file(folder / name) == entry["sha256"]
         for name, entry in record["outputs"].items()
     )
 

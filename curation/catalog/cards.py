@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from curation.catalog.entries import make, named_tables, tables
 from curation.errors import BadCard, UsageProblem
 from curation.files import canonical_json
 
@@ -18,6 +19,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of datasets and files: safe as SQL
 LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SPLIT_ROLES = ("train", "validation", "test")
 RULES = ("known_reupload", "published_list")
+_JSON_TYPE = re.compile(r"[a-z][a-z0-9_ ,()\[\]]*")  # a DuckDB type, and nothing that ends a statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,68 +150,64 @@ def load_card(folder: Path) -> Card:
     path = folder / "card.toml"
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        sql = (folder / "clips.sql").read_text(encoding="utf-8")
+        # a semicolon at its end is no second statement, and would end the view it becomes part of
+        sql = (folder / "clips.sql").read_text(encoding="utf-8").rstrip().removesuffix(";")
         card = _card(folder, table, sql)
     except FileNotFoundError as error:
         raise BadCard(f"{error.filename}: missing, expected beside {path.name}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadCard(f"{path}: not TOML: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise BadCard(f"{path}: {error}; see manifests/README.md for what a card holds") from error
+        raise BadCard(f"{path}: not TOML and SQL in UTF-8: {error}") from error
+    except TypeError as error:
+        raise BadCard(f"{path}: {error} — see manifests/README.md for what a card holds") from error
     _check(card, path)
     return card
 
 
 def _card(folder: Path, table: dict[str, Any], sql: str) -> Card:
-    files = tuple(
-        RawFile(**{"name": name, "table": name, **entry, "columns": _columns(entry)})
-        for name, entry in table.pop("files").items()
-    )
-    card = Card(
-        dataset=folder.resolve().name,
-        folder=folder,
-        sql=sql,
-        files=files,
-        splits={name: Split(**entry) for name, entry in table.pop("splits").items()},
-        lists=tuple(NamedList(**entry) for entry in table.pop("lists", ())),
-        evidence=tuple(_evidence(entry) for entry in table.pop("evidence", ())),
-        errata=tuple(table.pop("errata", ())),
-        media=tuple(table.pop("media", ())),
-        modality=table.pop("modality", "audio-video"),
-        unidentified=table.pop("unidentified", False),
-        unverified=table.pop("unverified", False),
-        **table,
-    )
-    return card
-
-
-def _columns(entry: dict[str, Any]) -> tuple[str, ...] | dict[str, str]:
-    columns = entry["columns"]
-    return columns if isinstance(columns, dict) else tuple(columns)
-
-
-def _evidence(entry: dict[str, Any]) -> Evidence:
-    groups = tuple(tuple(group) for group in entry.pop("groups", ()))
-    return Evidence(groups=groups, heldout=tuple(entry.pop("heldout")), **entry)
+    files, splits = (named_tables(table, key) for key in ("files", "splits"))
+    made = {
+        "files": tuple(
+            make(RawFile, f"files.{name}", {"name": name, "table": name, **entry})
+            for name, entry in files.items()
+        ),
+        "splits": {name: make(Split, f"splits.{name}", entry) for name, entry in splits.items()},
+        "lists": tuple(make(NamedList, "a list", entry) for entry in tables(table, "lists")),
+        "evidence": tuple(make(Evidence, "an evidence", entry) for entry in tables(table, "evidence")),
+    }
+    defaults = {
+        "errata": (), "media": (), "modality": "audio-video", "unidentified": False, "unverified": False,
+    }  # fmt: skip
+    about = {"dataset": folder.resolve().name, "folder": folder, "sql": sql}
+    if given := table.keys() & about.keys():
+        raise TypeError(f"the card has {min(given)!r}, expected no such key: its folder tells that")
+    return make(Card, "the card", {**defaults, **table, **made, **about})
 
 
 def _check(card: Card, path: Path) -> None:
     """Names are identifiers, paths stay below raw/, roles and rules exist, one list is the default."""
 
     def fail(what: str, expected: str) -> None:
-        raise BadCard(f"{path}: {what}, expected {expected}")
+        raise BadCard(f"{path}: {what}, expected {expected} — see manifests/README.md")
 
     if not NAME.fullmatch(card.dataset):
         fail(f"the folder is named {card.dataset!r}", "lower case letters, digits and _")
     for file in card.files:
         if not NAME.fullmatch(file.name):
             fail(f"file name {file.name!r}", "lower case letters, digits and _")
-        if file.path.startswith("/") or ".." in Path(file.path).parts or "\\" in file.path:
+        if not _stays_inside(file.path):
             fail(f"path {file.path!r} of {file.name}", "a path below raw/")
         if file.format not in ("csv", "json"):
             fail(f"format {file.format!r} of {file.name}", "csv or json")
         if isinstance(file.columns, dict) != (file.format == "json"):
             fail(f"columns of {file.name}", "a list of names for csv, names with types for json")
+        if not file.columns or len({name.lower() for name in file.columns}) < len(file.columns):
+            fail(f"columns of {file.name}", "one or more, each once")
+        if isinstance(file.columns, dict):
+            for name, kind in file.columns.items():
+                if not _JSON_TYPE.fullmatch(kind):
+                    fail(f"type {kind!r} of {name} in {file.name}", "a DuckDB type in lower case")
+        if not 1 <= len(file.delimiter) <= 4:
+            fail(f"delimiter {file.delimiter!r} of {file.name}", "one to four characters")
     by_table: dict[str, Any] = {}
     for file in card.files:
         if not NAME.fullmatch(file.table):
@@ -226,10 +224,25 @@ def _check(card: Card, path: Path) -> None:
             fail(f"list {named.name!r}", "either split or sql")
         if named.split is not None and named.split not in card.splits:
             fail(f"split {named.split!r} of list {named.name!r}", f"one of {', '.join(card.splits)}")
+    if len({named.name for named in card.lists}) < len(card.lists):
+        fail("two lists with one name", "a name each")
     if sum(named.default for named in card.lists) > 1:
         fail("several default lists", "one at most")
     for evidence in card.evidence:
         if evidence.rule not in RULES:
             fail(f"rule {evidence.rule!r} of evidence", f"one of {', '.join(RULES)}")
+        if bool(evidence.groups) != (evidence.rule == "known_reupload") or (
+            (evidence.sql is None) == (evidence.rule == "published_list")
+        ):
+            fail(f"evidence {evidence.name!r}", "groups for known_reupload, sql for published_list")
+    for pattern in card.media:
+        if not _stays_inside(pattern):
+            fail(f"media {pattern!r}", "a path below the folder of the media")
     if len({canonical_json(f.path) for f in card.files}) < len(card.files):
         fail("two files with one path", "a path each")
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether a relative path of a card names something below the folder it is relative to."""
+    parts = Path(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\\" not in path

@@ -10,7 +10,7 @@ from curation.catalog.identity import ID_MEANING
 from curation.catalog.store import num_rows, single_select, sql_text
 from curation.errors import BadCard, BadMetadata
 from curation.files import canonical_json, replacing
-from curation.manifest import CLIP_COLUMNS, FORMAT, METADATA_KEY
+from curation.manifest import CLIP_COLUMNS, FORMAT, METADATA_KEY, PARQUET
 from curation.verdict import Reason
 
 if TYPE_CHECKING:
@@ -34,15 +34,18 @@ _ORDERED = {
 }  # fmt: skip
 
 
-def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> None:
-    """The view `card_rows`: the card's SELECT in the columns of clips, with `reason` and `detail`."""
+def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
+    """Make the view `card_rows`: the card's SELECT in the columns of clips, and `reason`.
+
+    False where it has no rows at all.
+    """
     import duckdb
 
     where = card.folder / "clips.sql"
     if not single_select(card.sql):
         raise BadCard(f"{where}: expected exactly one SELECT, nothing else — see manifests/README.md")
     try:
-        given = db.sql(card.sql).columns
+        given = db.sql(f"from ({card.sql}\n)").columns
     except duckdb.PermissionException as error:
         raise BadCard(f"{where}: reads outside its raw folder: {first_line(error)}") from error
     except duckdb.Error as error:
@@ -63,11 +66,22 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> None:
     for name, kind in CLIP_COLUMNS:
         value = computed.get(name) or (name if name in given else _DEFAULTS[name])
         columns.append(f"({value})::{kind} as {name}")
-    splits = ", ".join(sql_text(split) for split in card.splits)
-    unidentified = "null" if card.unidentified else f"'{Reason.MISSING_ID}'"
     db.execute(
         f"""create temp view card_rows as
-        select *, case
+        select *, {_reason(card)} as reason
+        from (select {", ".join(columns)} from ({card.sql}\n))"""
+    )
+    try:
+        return db.execute("select 1 from card_rows limit 1").fetchone() is not None
+    except duckdb.Error as error:
+        raise BadCard(f"{where}: {first_line(error)}") from error
+
+
+def _reason(card: Card) -> str:
+    """SQL for why a row in the columns of clips fails; null for one that is valid."""
+    splits = ", ".join(sql_text(split) for split in card.splits)
+    unidentified = "null" if card.unidentified else f"'{Reason.MISSING_ID}'"
+    return f"""case
             when clip_id is null then '{Reason.MISSING_ID}'
             when source_id is null then {unidentified}
             when id_fault(source, source_id) then '{Reason.BAD_ID}'
@@ -75,9 +89,7 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> None:
                 or greatest(start_s, end_s) > {_LONGEST_S} then '{Reason.BAD_TIME}'
             when round(end_s * 1000) <= round(start_s * 1000) then '{Reason.EMPTY_INTERVAL}'
             when split is null or split not in ({splits}) then '{Reason.UNKNOWN_SPLIT}'
-        end as reason
-        from (select {", ".join(columns)} from ({card.sql}\n))"""
-    )
+        end"""
 
 
 def first_line(error: Exception) -> str:
@@ -91,7 +103,9 @@ def _keeps_order(db: "duckdb.DuckDBPyConnection") -> bool:
 
     def walk(node: dict[str, Any]) -> None:
         operators.add(node["name"].strip())
-        for child in node["children"]:
+        # a cross product streams its left side; the right one is a row of constants here
+        left_only = node["name"].strip() == "CROSS_PRODUCT"
+        for child in node["children"][: 1 if left_only else None]:
             walk(child)
 
     for node in json.loads(plan):
@@ -104,43 +118,51 @@ def write_clips(
     card: Card,
     folder: Path,
     digests: dict[str, dict[str, str]],
+    *,
+    raw: Path,
 ) -> tuple[int, int]:
     """Write clips.parquet; rows kept and rows seen."""
     import duckdb
 
     target = folder / "clips.parquet"
     try:
-        (seen,) = db.execute("select count(*) from card_rows").fetchone() or (0,)
         order = "" if _keeps_order(db) else "order by origin.file, origin.row"
-        memberships = _define_memberships(db, card)
+        listed = _define_entries(db, card)
         rows = "card_rows"
-        if order or memberships:
+        if order or listed:
             # What is sorted or joined is numbered once, so that equal input gives equal bytes.
             db.execute(
                 "create temp table numbered as select *, row_number() over () as ordinal "
                 f"from (from card_rows {order})"
             )
             rows, order = "numbered", "order by ordinal"
+        memberships = listed and _define_memberships(db)
         with replacing(target) as temporary:
+            # All rows first, and again without those that fail, should there be any: to know it of
+            # each row before it is written takes twice as long, and nearly all files have none.
             _copy_clips(db, card, rows, order, memberships, temporary, digests)
-            duplicates = _find_duplicates(db, temporary)
-            if duplicates:
+            seen = num_rows(db, temporary)
+            if _has_faults(db, card, temporary):
+                valid = f"(from {rows} where reason is null)"
+                _copy_clips(db, card, valid, order, memberships, temporary, digests)
+            if _find_duplicates(db, temporary):
                 _drop_duplicates(db, rows)
-                _copy_clips(db, card, "unique_rows", "order by ordinal", memberships, temporary, digests)
+                valid = "(from unique_rows where reason is null)"
+                _copy_clips(db, card, valid, "order by ordinal", memberships, temporary, digests)
             kept = num_rows(db, temporary)
             if seen and kept * 2 < seen:
-                raise _wrong_file(db, card, folder, seen - kept, seen)
+                raise _wrong_file(db, card, raw, seen - kept, seen)
     except (
         duckdb.ConversionException,
         duckdb.InvalidInputException,
         duckdb.BinderException,
     ) as error:
         raise BadCard(f"{card.folder / 'clips.sql'}: {first_line(error)}") from error
-    return kept, int(seen)
+    return kept, seen
 
 
 def _wrong_file(
-    db: "duckdb.DuckDBPyConnection", card: Card, folder: Path, failed: int, seen: int
+    db: "duckdb.DuckDBPyConnection", card: Card, raw: Path, failed: int, seen: int
 ) -> BadMetadata:
     """Most rows fail: not damaged rows, but columns that are not what the card says."""
     row = db.execute(
@@ -148,12 +170,12 @@ def _wrong_file(
         "from card_rows where reason is not null order by 1, 2 limit 1"
     ).fetchone()
     if row is None:
-        return BadMetadata(f"{folder / 'raw'}: {failed:,} of {seen:,} rows repeat another clip_id")
+        return BadMetadata(f"{raw}: {failed:,} of {seen:,} rows repeat another clip_id")
     file, number, reason, _, source, source_id, start_s, end_s, split = row
     meaning = ID_MEANING.get(source, "an id")
     columns = next(entry.columns for entry in card.files if entry.path == file)
     return BadMetadata(
-        f"{folder / 'raw' / file}: row {number}: {reason}: id {source_id!r}, {start_s} to {end_s} s, "
+        f"{raw / file}: row {number}: {reason}: id {source_id!r}, {start_s} to {end_s} s, "
         f"split {split!r}; expected columns {', '.join(columns)}, an id of {meaning}, a split of "
         f"{', '.join(card.splits)} — {failed:,} of {seen:,} rows are like this, so columns are "
         "swapped or missing; get the published file"
@@ -195,8 +217,8 @@ def _copy_clips(
         "media_licence": card.media_licence,
     }
     db.execute(
-        f"""copy (select {columns} from {source} where reason is null {order})
-        to {sql_text(target)} (format parquet, compression zstd,
+        f"""copy (select {columns} from {source} {order})
+        to {sql_text(target)} ({PARQUET},
         kv_metadata {{{METADATA_KEY}: {sql_text(canonical_json(provenance))}}})"""
     )
 
@@ -214,8 +236,8 @@ def _split_lists(card: Card) -> dict[str, list[str]]:
     return lists
 
 
-def _define_memberships(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
-    """The tables `entries` (of lists given by SQL) and `memberships` (clip_id, lists)."""
+def _define_entries(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
+    """The table `entries` of the lists that SQL gives; whether there are any."""
     import duckdb
 
     db.execute(
@@ -228,25 +250,27 @@ def _define_memberships(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
             columns = check_select(db, card, named.sql, f"list {named.name!r}")
             start = "try_cast(round(start_s * 1000) as bigint)" if "start_s" in columns else "null"
             db.execute(
-                f"insert into entries select distinct ?, source, source_id, {start} "
-                f"from ({named.sql}\n)",
+                f"insert into entries select ?, * from (select distinct source, source_id, {start} "
+                f"from ({named.sql}\n))",
                 [f"{card.dataset}@{named.name}"],
             )
         except duckdb.Error as error:
             raise BadCard(f"{card.folder}: list {named.name!r}: {first_line(error)}") from error
-    (entries,) = db.execute("select count(*) from entries").fetchone() or (0,)
-    if entries:
-        # A list published without starts names every clip of its recordings.
-        db.execute(
-            """create temp table memberships as
-            select clip_id, list(distinct list) as lists
-            from card_rows c join entries e
-              on c.source = e.source and c.source_id = e.source_id
-             and (e.start_ms is null or e.start_ms = round(c.start_s * 1000)::bigint)
-            where reason is null
-            group by clip_id"""
-        )
-    return bool(entries)
+    return db.execute("select 1 from entries limit 1").fetchall() != []
+
+
+def _define_memberships(db: "duckdb.DuckDBPyConnection") -> bool:
+    """The table `memberships` (clip_id, lists); a list without starts names all of a recording."""
+    db.execute(
+        """create temp table memberships as
+        select clip_id, list(distinct list) as lists
+        from numbered c join entries e
+          on c.source = e.source and c.source_id = e.source_id
+         and (e.start_ms is null or e.start_ms = round(c.start_s * 1000)::bigint)
+        where reason is null
+        group by clip_id"""
+    )
+    return True
 
 
 def check_select(db: "duckdb.DuckDBPyConnection", card: Card, sql: str, what: str) -> list[str]:
@@ -256,7 +280,11 @@ def check_select(db: "duckdb.DuckDBPyConnection", card: Card, sql: str, what: st
     if not single_select(sql):
         raise BadCard(f"{card.folder / 'card.toml'}: {what}: expected exactly one SELECT")
     try:
-        columns: list[str] = db.sql(sql).columns
+        columns: list[str] = db.sql(f"from ({sql}\n)").columns
+    except duckdb.PermissionException as error:
+        raise BadCard(
+            f"{card.folder / 'card.toml'}: {what}: reads outside its raw folder: {first_line(error)}"
+        ) from error
     except duckdb.Error as error:
         raise BadCard(f"{card.folder / 'card.toml'}: {what}: {first_line(error)}") from error
     if not {"source", "source_id"} <= set(columns):
@@ -267,22 +295,24 @@ def check_select(db: "duckdb.DuckDBPyConnection", card: Card, sql: str, what: st
     return columns
 
 
+def _has_faults(db: "duckdb.DuckDBPyConnection", card: Card, path: Path) -> bool:
+    """Whether a written row fails: on its columns as they are, which is cheaper than on the raw text."""
+    faults = f"from read_parquet({sql_text(path)}) where ({_reason(card)}) is not null limit 1"
+    return db.execute(f"select 1 {faults}").fetchall() != []
+
+
 def _find_duplicates(db: "duckdb.DuckDBPyConnection", path: Path) -> bool:
     """Whether a clip_id occurs twice. Hashes first: eight bytes a row, and no strings kept."""
     clips = f"read_parquet({sql_text(path)})"
-    suspects = db.execute(
-        f"select hash(clip_id) from {clips} group by 1 having count(*) > 1"
-    ).fetchnumpy()
-    (hashes,) = suspects.values()
-    if len(hashes) == 0:
-        return False
-    db.register("suspects", {"h": hashes})
+    db.execute(
+        "create or replace temp table suspects as "
+        f"select hash(clip_id) as hash from {clips} group by 1 having count(*) > 1"
+    )
     found = db.execute(
-        f"select 1 from {clips} where hash(clip_id) in (select h from suspects) "
-        "group by clip_id having count(*) > 1"
+        f"select clip_id from {clips} where hash(clip_id) in (select hash from suspects) "
+        "group by 1 having count(*) > 1"
     ).fetchall()
-    db.unregister("suspects")
-    return bool(found)
+    return found != []
 
 
 def _drop_duplicates(db: "duckdb.DuckDBPyConnection", rows: str) -> None:

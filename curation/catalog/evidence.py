@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.catalog.cards import Card
-from curation.catalog.clips import check_select
+from curation.catalog.clips import check_select, first_line
 from curation.catalog.store import sql_text
+from curation.errors import BadCard
 from curation.files import replacing
+from curation.manifest import PARQUET
 
 if TYPE_CHECKING:
     import duckdb
@@ -16,6 +18,8 @@ FILE = "evidence.parquet"
 
 def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) -> None:
     """Write evidence.parquet: what others published about overlaps of this dataset."""
+    import duckdb
+
     db.execute(
         "create temp table published (name varchar, rule varchar, heldout varchar[], source varchar, "
         "source_id varchar, start_s double, group_id bigint, partner varchar, "
@@ -32,13 +36,18 @@ def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) ->
         if evidence.sql is not None:
             columns = check_select(db, card, evidence.sql, f"evidence {evidence.name!r}")
             start = "start_s" if "start_s" in columns else "null"
-            db.execute(
-                f"insert into published select distinct ?, ?, ?, source, source_id, {start}, null, ?, ? "
-                f"from ({evidence.sql}\n) where source_id is not null",
-                [*common, evidence.partner, evidence.citation],
-            )
+            try:
+                # nulls go afterwards: as a condition, DuckDB would parse every id twice
+                db.execute(
+                    "insert into published select ?, ?, ?, *, null, ?, ? "
+                    f"from (select distinct source, source_id, {start} from ({evidence.sql}\n) "
+                    "order by all)",
+                    [*common, evidence.partner, evidence.citation],
+                )
+                db.execute("delete from published where source_id is null")
+            except duckdb.Error as error:
+                raise BadCard(
+                    f"{card.folder / 'card.toml'}: evidence {evidence.name!r}: {first_line(error)}"
+                ) from error
     with replacing(folder / FILE) as temporary:
-        db.execute(
-            "copy (from published order by all) "
-            f"to {sql_text(temporary)} (format parquet, compression zstd)"
-        )
+        db.execute(f"copy published to {sql_text(temporary)} ({PARQUET})")

@@ -96,6 +96,11 @@ def _chunks(source: Path) -> Iterator[bytes]:
                 yield chunk
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadMetadata(f"{source}: not a whole gzip file ({error}) — get the file again") from error
+    except OSError as error:
+        raise BadMetadata(
+            f"{source}: cannot be read ({error.strerror}), expected metadata — allow it, or copy the "
+            "file to a place where it can be read"
+        ) from error
 
 
 def known_copy(file: RawFile, digest: str) -> str:
@@ -117,11 +122,13 @@ def _record(card: Card, manifests: Path, results: list[Fetched]) -> None:
 
 
 def _read_record(raw: Path) -> dict[str, Any]:
+    """What fetch noted, empty where that was lost: then the files are hashed again."""
     try:
         record: dict[str, Any] = json.loads((raw / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         return {}
-    return record
+    whole = isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values())
+    return record if whole else {}
 
 
 def raw_digests(card: Card, manifests: Path) -> dict[str, dict[str, str]]:

@@ -25,6 +25,7 @@ _YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
 # these sixteen, so another last character means that the id was changed on its way to us.
 _LIKELY_YOUTUBE_ID = r"[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]"
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_BLANK = r"[ \t]*"  # the engines disagree on \s
 _SUFFIX = r"(?:\.[A-Za-z][A-Za-z0-9]{1,4})?"
 
 # syntax of a canonical id, by source; a source that is not here takes any text
@@ -45,8 +46,8 @@ LIKELY_ID = {"youtube": _LIKELY_YOUTUBE_ID}
 
 # groups: id, separator, first number, second number. `Y??` prefers no prefix where both readings fit.
 YOUTUBE_CLIP = (
-    rf"^(?:.*/)?Y??({_YOUTUBE_ID})(?:\s*([_,;\t ])\s*({_NUMBER})"
-    rf"(?:\s*[_,;\t ]\s*({_NUMBER})(?:_{_NUMBER}_{_NUMBER})?)?)?{_SUFFIX}$"
+    rf"^(?:.*/)?Y??({_YOUTUBE_ID})(?:{_BLANK}([_,;\t ]){_BLANK}({_NUMBER})"
+    rf"(?:{_BLANK}[_,;\t ]{_BLANK}({_NUMBER})(?:_{_NUMBER}_{_NUMBER})?)?)?{_SUFFIX}$"
 )
 FREESOUND_ID = rf"^(?:.*/)?0*([1-9][0-9]{{0,8}})(?:\.0+)?(?:__.*)?{_SUFFIX}$"
 _YOUTUBE_URL = re.compile(

@@ -26,6 +26,11 @@ class Selection:
     known_digest: str | None = None  # of the registry, for lists that have one
     title: str = ""
 
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The list as a sequence, empty for a selection by splits."""
+        return (self.list_name,) if self.list_name else ()
+
     def where(self, alias: str = "") -> str:
         """The SQL condition that selects these rows of the dataset's clips."""
         from curation.catalog.store import sql_text

@@ -5,12 +5,12 @@ from typing import Any
 
 from curation.catalog.cards import Card
 from curation.catalog.lists import registry
-from curation.catalog.record import read_record
+from curation.catalog.record import former_record
 
 
 def overview(cards: dict[str, Card], manifests: Path) -> dict[str, Any]:
     """The document of `curate datasets --json`."""
-    records = {name: read_record(manifests, name) for name in cards}
+    records = {name: former_record(manifests, name) for name in cards}
     return {
         "datasets": [_dataset(card, records[name], manifests) for name, card in cards.items()],
         "lists": registry(cards, records),

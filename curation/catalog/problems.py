@@ -7,7 +7,7 @@ from curation.catalog.cards import Card
 from curation.catalog.identity import LIKELY_ID
 from curation.catalog.store import sql_text
 from curation.files import replacing
-from curation.manifest import PROBLEM_COLUMNS
+from curation.manifest import PARQUET, PROBLEM_COLUMNS
 from curation.verdict import Reason
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write_problems(
     with replacing(folder / FILE) as temporary:
         db.execute(
             f"copy (select {columns} from problems order by stage, reason, origin.file, origin.row, "
-            f"detail) to {sql_text(temporary)} (format parquet, compression zstd)"
+            f"detail) to {sql_text(temporary)} ({PARQUET})"
         )
     return dict(db.execute("select reason, count(*) from problems group by 1 order by 1").fetchall())
 

@@ -5,19 +5,22 @@ whenever the files or the folder changed, and is outside the promise of equal by
 """
 
 import contextlib
+import glob
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curation.errors import BadManifest, FoleyproofError, UsageProblem
-from curation.files import disk_space, remove
+from curation.errors import BadManifest, UsageProblem
+from curation.files import disk_space, remove, replacing
 from curation.manifest import METADATA_KEY, parse_provenance
 
 if TYPE_CHECKING:
     import duckdb
 
 VIEWS_FILE = "manifests.duckdb"
+_THREADS = "select current_setting('threads')::integer"
 
 
 def sql_text(value: str | Path) -> str:
@@ -28,6 +31,15 @@ def sql_text(value: str | Path) -> str:
 def sql_name(value: str) -> str:
     """`value` as a quoted SQL identifier."""
     return '"' + value.replace('"', '""') + '"'
+
+
+def refuse_patterns(folder: Path) -> None:
+    """Raise UsageProblem where DuckDB would take `folder` for a pattern, and read other folders too."""
+    if any(character in str(folder) for character in "*?["):
+        raise UsageProblem(
+            f"{str(folder)!r} holds one of * ? [, which make it a pattern, expected one folder — "
+            "rename it, or use another --manifests"
+        )
 
 
 @contextlib.contextmanager
@@ -42,23 +54,45 @@ def work_connection(
     """
     import duckdb
 
+    refuse_patterns(folder)
     spill = folder / f"spill.tmp-{os.getpid()}"
     db = duckdb.connect()
     db.execute(f"set memory_limit = '{memory_mib}MiB'")
     db.execute(f"set temp_directory = {sql_text(spill)}")
+    # One thread cuts row groups elsewhere than several do, and equal input shall give equal bytes.
+    db.execute(f"set threads = {max(2, *db.execute(_THREADS).fetchone() or (2,))}")
     db.execute("set autoinstall_known_extensions = false")
-    db.execute("set enable_progress_bar = false")
+    # counted for Progress, which prints; DuckDB itself would print on stdout
+    db.execute("set enable_progress_bar = true; set enable_progress_bar_print = false")
     if only_folder is not None:
         inside = sql_text(str(only_folder.resolve()) + os.sep)
         db.execute(f"set allowed_directories = [{inside}]")
         db.execute("set enable_external_access = false")
         db.execute("set lock_configuration = true")
     try:
-        with disk_space(folder):
+        with disk_space(folder), _damage(folder):
             yield db
     finally:
         db.close()
         remove(spill)
+
+
+@contextlib.contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Turn what DuckDB says of damaged bytes into `BadManifest`; what it says of our SQL stays."""
+    import duckdb
+
+    damage = (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException)
+    try:
+        yield
+    except duckdb.Error as error:
+        # Thrift's complaints about a footer come as the base class itself.
+        if isinstance(error, damage) or type(error) is duckdb.Error:
+            raise BadManifest(
+                f"{folder}: a built file cannot be read ({str(error).splitlines()[0]}), expected "
+                "Parquet as build wrote it — rebuild it with: curate build"
+            ) from error
+        raise
 
 
 def single_select(sql: str) -> bool:
@@ -79,13 +113,7 @@ def reading(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (
-        duckdb.InvalidInputException,
-        duckdb.IOException,
-        duckdb.SerializationException,
-    ) as error:
-        if "No space left" in str(error):
-            raise
+    except duckdb.Error as error:
         raise BadManifest(
             f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}) — "
             "rebuild it with: curate build"
@@ -138,7 +166,7 @@ def write_views(manifests: Path, target: Path) -> None:
     remove(target)
     with contextlib.closing(duckdb.connect(str(target))) as db:
         for view, paths in _view_files(manifests.resolve()).items():
-            files = ", ".join(sql_text(path) for path in paths)
+            files = ", ".join(sql_text(glob.escape(str(path))) for path in paths)
             db.execute(
                 f"create view {sql_name(view)} as from read_parquet([{files}], "
                 "union_by_name = true, hive_partitioning = false)"
@@ -174,12 +202,18 @@ def open_manifests(path: str | Path) -> "duckdb.DuckDBPyConnection":
 
 def refresh_views(manifests: Path) -> None:
     """Write `manifests.duckdb` anew for people who open it with plain `duckdb`."""
+    import tempfile
+
     import duckdb
 
-    from curation.files import replacing
-
     try:
-        with replacing(manifests / VIEWS_FILE) as temporary:
-            write_views(manifests, temporary)
+        # Not beside its target: DuckDB reads `?` and `\\` in the path of a database as its own.
+        with tempfile.TemporaryDirectory() as scratch, replacing(manifests / VIEWS_FILE) as temporary:
+            made = Path(scratch) / VIEWS_FILE
+            write_views(manifests, made)
+            shutil.copyfile(made, temporary)
     except duckdb.Error as error:
-        raise FoleyproofError(f"{manifests / VIEWS_FILE}: {str(error).splitlines()[0]}") from error
+        raise BadManifest(
+            f"{manifests / VIEWS_FILE}: no view over a built file ({str(error).splitlines()[0]}), "
+            "expected Parquet as curate wrote it — make it anew: curate build, overlaps or clean"
+        ) from error

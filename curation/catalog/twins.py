@@ -13,6 +13,7 @@ from curation.catalog.lists import built_path
 from curation.catalog.record import read_record
 from curation.catalog.store import built_datasets, sql_text, work_connection
 from curation.files import replacing
+from curation.manifest import PARQUET
 from curation.verdict import Reason
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def find_twins(
             db.execute(
                 f"""copy (select * from (from case_twins union all from truncated)
                     order by reason, dataset, clip_id, source_id, likely_id)
-                to {sql_text(temporary)} (format parquet, compression zstd)"""
+                to {sql_text(temporary)} ({PARQUET})"""
             )
         found = "(from case_twins union all from truncated)"
         counts = db.execute(f"select reason, count(*) from {found} group by 1 order by 1").fetchall()
@@ -90,11 +91,17 @@ def _define_case_twins(db: "duckdb.DuckDBPyConnection") -> None:
     likely = LIKELY_ID["youtube"]
     db.execute(
         f"""create temp table case_twins as
-        with folded as (
-            -- eleven characters fit into DuckDB's string header, so this holds no strings
-            select lower(source_id) as folded from (
-                select source_id from spelled
+        with suspects as (
+            -- a copy known by its digest has its ids as published: only others can have changed some
+            select distinct lower(source_id) as folded from (
+                select source_id from spelled where dataset in (select place from changed)
                 union all select source_id from doubtful where reason = '{Reason.UNRESOLVED_ENTRY}')
+        ),
+        folded as (
+            select lower(source_id) as folded from (
+                select source_id from spelled where lower(source_id) in (select folded from suspects)
+                union all select source_id from doubtful
+                where reason = '{Reason.UNRESOLVED_ENTRY}')
             group by 1 having min(source_id) <> max(source_id)
         ),
         places as (

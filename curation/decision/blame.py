@@ -14,6 +14,7 @@ from curation.decision.policy import CleanConfig, Policy
 from curation.errors import UsageProblem
 from curation.matching import overlap
 from curation.matching.comparison import Comparison, compare
+from curation.tables import printable
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,7 +67,7 @@ def blame(
     Raises:
         UsageProblem: no built manifest has such a clip.
     """
-    folder = manifests / "clean" / name if name else certificate.newest(manifests)
+    folder = certificate.named(manifests, name) if name else certificate.newest(manifests)
     document = certificate.read(folder) if folder else None
     config = config_of(document, tests)
     comparison = compare(
@@ -82,7 +83,7 @@ def blame(
             )
         comparison = _narrowed(comparison, rows, as_test_item=as_test_item)
         overlap.find(db, comparison)
-        citations = dict(db.execute("select distinct via, citation from published").fetchall())
+        citations = overlap.citations(db, comparison)
         findings = [
             _finding(db, comparison, config, row, citations, as_test_item=as_test_item) for row in rows
         ]
@@ -119,8 +120,8 @@ def _read_as(identity: Identity | None) -> str:
 def _rows(
     db: "duckdb.DuckDBPyConnection", manifests: Path, clip: str, identity: Identity | None
 ) -> list[dict[str, Any]]:
-    """Every row that `clip` names: by clip_id (with or without `dataset/`), by source_id, by both
-    and start where it tells one."""
+    """Every row that `clip` names: `dataset/clip_id` alone, else by clip_id, by source_id, or by
+    source_id and start where it tells one."""
     files = ", ".join(sql_text(built_path(manifests, name)) for name in built_datasets(manifests))
     condition = "$clip in (clip_id, dataset || '/' || clip_id)"
     parameters: dict[str, Any] = {"clip": clip}
@@ -138,7 +139,9 @@ def _rows(
         parameters,
     )
     names = [column[0] for column in result.description]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    named = [row for row in rows if clip == f"{row['dataset']}/{row['clip_id']}"]
+    return named or rows
 
 
 def _narrowed(comparison: Comparison, rows: list[dict[str, Any]], *, as_test_item: bool) -> Comparison:
@@ -233,7 +236,7 @@ def blame_text(answer: Blame) -> str:
             lines.append("    no evidence of an overlap")
         if finding.verdict == "held out" and not answer.as_test_item:
             lines.append(f"    a test item; what overlaps it: curate blame --test-item {answer.asked}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _sentence(entry: dict[str, Any]) -> str:

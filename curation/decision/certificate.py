@@ -3,13 +3,12 @@
 Canonical JSON whose key `digest` is the sha256 of all the rest, so that any change shows.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from curation.errors import ManifestChanged, UsageProblem
-from curation.files import canonical_json, sha256_file
+from curation.files import digest_of, sha256_file
 
 FORMAT = "foleyproof-certificate/1"
 FILE = "certificate.json"
@@ -26,12 +25,7 @@ NOT_COVERED = (
 
 def seal(document: dict[str, Any]) -> dict[str, Any]:
     """`document` with its digest."""
-    return {**document, "digest": _digest(document)}
-
-
-def _digest(document: dict[str, Any]) -> str:
-    rest = {key: value for key, value in document.items() if key != "digest"}
-    return "sha256:" + hashlib.sha256(canonical_json(rest).encode()).hexdigest()
+    return {**document, "digest": digest_of(document)}
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -49,10 +43,10 @@ def read(folder: Path) -> dict[str, Any]:
             f"{path}: missing, expected a clean manifest in that folder — run: "
             f"curate clean --name {folder.name}"
         ) from error
-    except ValueError as error:
+    except (ValueError, IsADirectoryError) as error:
         raise ManifestChanged(f"{path}: not JSON ({error}); it was changed since clean wrote it — "
                               f"run again: curate clean --name {folder.name}") from error  # fmt: skip
-    if not isinstance(document, dict) or document.get("digest") != _digest(document):
+    if not isinstance(document, dict) or document.get("digest") != digest_of(document):
         raise ManifestChanged(
             f"{path}: its digest does not match its content; it was changed since clean wrote it — "
             f"run again: curate clean --name {folder.name}"
@@ -77,6 +71,21 @@ def check_files(folder: Path, document: dict[str, Any]) -> None:
                     f"{entry['sha256'][:12]}… — the file was changed since; run again: "
                     f"curate clean --name {folder.name}"
                 )
+
+
+def named(manifests: Path, name: str) -> Path:
+    """The folder of the clean manifest of that name.
+
+    Raises:
+        UsageProblem: there is none; the known ones are listed.
+    """
+    known = sorted(path.parent.name for path in manifests.glob(f"clean/*/{FILE}"))
+    if name not in known:
+        raise UsageProblem(
+            f"no clean manifest {name!r}, expected one of: {', '.join(known) or 'none yet'} — "
+            "make it with: curate clean --name NAME"
+        )
+    return manifests / "clean" / name
 
 
 def newest(manifests: Path) -> Path | None:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import curation
 from curation.catalog.cards import NAME, Card
+from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import built_path
-from curation.catalog.store import num_rows, sql_text, work_connection
+from curation.catalog.record import read_record
+from curation.catalog.store import built_datasets, num_rows, sql_text, work_connection
 from curation.decision import certificate
 from curation.decision.policy import REASONS, TIERS, CleanConfig, Policy
 from curation.errors import ConfigDiffers, ManifestChanged, UsageProblem
 from curation.files import canonical_json, replacing_folder, sha256_file, write_json
-from curation.manifest import CLIP_COLUMNS, EXCLUSION_COLUMNS, FORMAT, METADATA_KEY
+from curation.manifest import CLIP_COLUMNS, EXCLUSION_COLUMNS, FORMAT, METADATA_KEY, PARQUET
 from curation.matching import overlap
 from curation.matching.comparison import Comparison, check_rows, compare
 from curation.matching.matrix import matrix
@@ -122,13 +124,16 @@ def _same_config(folder: Path, config: CleanConfig, *, replace: bool) -> None:
 
 def _check_digests(comparison: Comparison) -> None:
     """What is decided on must be what build completed, byte for byte."""
-    for dataset, record in comparison.records.items():
-        path = built_path(comparison.manifests, dataset)
-        recorded = record["outputs"]["clips.parquet"]["sha256"]
+    manifests = comparison.manifests
+    files = [(built_path(manifests, name), record) for name, record in comparison.records.items()]
+    for dataset in built_datasets(manifests):
+        files.append((manifests / dataset / EVIDENCE_FILE, read_record(manifests, dataset)))
+    for path, record in files:
+        recorded = record["outputs"][path.name]["sha256"]
         if (found := sha256_file(path)) != recorded:
             raise ManifestChanged(
                 f"{path}: sha256 is {found[:12]}…, build completed it with {recorded[:12]}… — the "
-                f"file was changed since; rebuild it with: curate build {dataset}"
+                f"file was changed since; rebuild it with: curate build {path.parent.name}"
             )
 
 
@@ -174,13 +179,13 @@ def _write_train(
     about = _provenance(config)
     db.execute(
         f"copy (select {_CLIPS} from ({kept})) to {sql_text(folder / 'kept.parquet')} "
-        f"(format parquet, compression zstd, {about})"
+        f"({PARQUET}, {about})"
     )
     db.execute(
         f"""copy (select {_CLIPS}, {_EXCLUSION} from ({excluded}) e
             join first_evidence f on f.train_dataset = e.dataset and f.train_row = e.file_row_number
             order by e.dataset, e.file_row_number)
-        to {sql_text(folder / "excluded.parquet")} (format parquet, compression zstd, {about})"""
+        to {sql_text(folder / "excluded.parquet")} ({PARQUET}, {about})"""
     )
     return _tally(db, comparison, folder)
 
@@ -253,7 +258,10 @@ def _write_heldout(
         select * from (
             select *, row_number() over (partition by test, heldout_clip_id
                 order by rule_order, train_dataset, train_clip_id, offset_s, via) as rank
-            from evidence where rule in ({rules}) and heldout_clip_id is not null
+            from evidence e where rule in ({rules}) and heldout_clip_id is not null
+                -- a row that another of these test sets holds is not trained on
+                and not exists (select 1 from items i
+                    where i.dataset = e.train_dataset and i.clip_id = e.train_clip_id)
         ) where rank = 1"""
     )
     parts = " union all ".join(
@@ -275,7 +283,7 @@ def _write_heldout(
                     on l.test = h.test and l.heldout_clip_id = h.clip_id
                 where {condition} order by h.test, origin.file, origin.row, clip_id)
             to {sql_text(folder / (name + ".parquet"))}
-            (format parquet, compression zstd, {about})"""
+            ({PARQUET}, {about})"""
         )
     counts = {}
     for index, test in enumerate(comparison.tests):

@@ -46,13 +46,13 @@ def verify(
     """
     built = built_datasets(manifests)
     if not built:
-        raise UsageProblem(f"{manifests}: nothing is built there — run: curate build")
+        raise UsageProblem(
+            f"{manifests}: nothing is built there, expected <dataset>/clips.parquet — run: "
+            "curate fetch --from DIR && curate build"
+        )
     cleaned = sorted(path.parent.name for path in manifests.glob(f"clean/*/{certificate.FILE}"))
     for name in names:
-        if name not in cleaned:
-            raise UsageProblem(
-                f"no clean manifest {name!r}, expected one of: {', '.join(cleaned) or 'none yet'}"
-            )
+        certificate.named(manifests, name)
     with work_connection(manifests) as db:
         for dataset in built:
             progress(dataset)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.catalog.cards import Card
+from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import Selection, built_path, heldout_selection, train_selection
 from curation.catalog.record import read_record
 from curation.catalog.store import built_datasets, num_rows
@@ -82,16 +83,20 @@ def compare(
                 f"curate build {dataset}"
             )
         record = read_record(manifests, dataset)
-        path = built_path(manifests, dataset)
-        size = path.stat().st_size if path.is_file() else 0
-        if record["outputs"]["clips.parquet"]["bytes"] != size:
-            raise ManifestChanged(
-                f"{path}: {size:,} bytes, build completed it with "
-                f"{record['outputs']['clips.parquet']['bytes']:,} — rebuild it with: "
-                f"curate build {dataset}"
-            )
+        _check_size(built_path(manifests, dataset), record)
         comparison.records[dataset] = record
+    for dataset in built_datasets(manifests):  # what any of them publishes is evidence
+        _check_size(manifests / dataset / EVIDENCE_FILE, read_record(manifests, dataset))
     return comparison
+
+
+def _check_size(path: Path, record: dict[str, Any]) -> None:
+    size = path.stat().st_size if path.is_file() else 0
+    if (recorded := record["outputs"][path.name]["bytes"]) != size:
+        raise ManifestChanged(
+            f"{path}: {size:,} bytes, build completed it with {recorded:,} — rebuild it with: "
+            f"curate build {path.parent.name}"
+        )
 
 
 def check_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:

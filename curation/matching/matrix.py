@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 # What is counted of the pairs of a cell, in the order of the JSON.
 _COUNTED = {
-    "test_items": "heldout_clip_id",
-    "test_ids": "source || ':' || source_id",
-    "train_items": "train_dataset || '/' || train_clip_id",
-    "pairs": "heldout_clip_id || '/' || train_dataset || '/' || train_clip_id",
+    "test_items": "distinct heldout_clip_id",
+    "test_ids": "distinct source || ':' || source_id",
+    "train_items": "distinct train_clip_id",  # a cell has one dataset
+    "pairs": "*",  # a pair that no publication names is there once
 }
 _MATCHES = {"id": "true", "interval": "same_interval", "same_start": "same_start"}
 
@@ -56,24 +56,30 @@ def _cell_counts(
 ) -> dict[tuple[int, int], dict[str, int]]:
     """Counts of every cell that is not empty, by (test, column)."""
     counted = ", ".join(
-        f"count(distinct {value}) filter (where via is null and {match}) as {name}_{label}"
+        f"count({value}) filter (where via is null and {match}) as {name}_{label}"
         for name, value in _COUNTED.items()
         for label, match in _MATCHES.items()
     )
-    parts = [
-        f"select *, {index} as cell from pairs "
-        f"where train_dataset = {sql_text(s.dataset)} and {s.where()}"
+    cells = ", ".join(
+        f"({index}, {sql_text(s.dataset)}, {_text_list(s.splits)}, {_text_list(s.lists)})"
         for index, s in enumerate(columns)
-    ]
+    )
     result = db.execute(
-        f"""select test, cell, {counted},
+        f"""with cells(cell, dataset, splits, lists) as (values {cells})
+        select test, cell, {counted},
             count(distinct train_clip_id) filter (where via is not null
                 and heldout_clip_id is not null) as reuploads,
             count(distinct train_clip_id) filter (where heldout_clip_id is null) as on_published_list
-        from ({" union all ".join(parts)}) group by test, cell"""
+        from pairs join cells on cells.dataset = train_dataset
+            and (list_contains(cells.splits, split) or list_has_any(cells.lists, pairs.lists))
+        group by test, cell"""
     )
     names = [column[0] for column in result.description]
     return {(row[0], row[1]): dict(zip(names[2:], row[2:], strict=True)) for row in result.fetchall()}
+
+
+def _text_list(names: Sequence[str]) -> str:
+    return f"[{', '.join(sql_text(name) for name in names)}]::varchar[]"
 
 
 def _cell(counts: dict[str, int] | None, test: dict[str, Any], train: dict[str, int]) -> dict[str, Any]:

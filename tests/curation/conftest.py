@@ -46,7 +46,10 @@ role = "test"
 [[lists]]
 name = "cut"
 title = "the clips whose name begins with c"
-sql = "select source, source_id, seconds(start) as start_s from rows where starts_with(clip_id, 'c')"
+sql = '''
+select source, source_id, seconds(start) as start_s
+from rows
+where starts_with(clip_id, 'c') and source_id is not null'''
 
 [[lists]]
 name = "official"

@@ -1,0 +1,420 @@
+"""The speed and memory that are promised, measured: `python tests/benchmarks/bench.py`.
+
+Whole processes, interleaved (A B A B …), medians; peak memory is the resident set that the kernel
+reports for the process, so pages of files it has mapped count, the page cache does not. Every part
+writes `results/<part>.json` with machine, commit, versions and commands, and the table in README.md
+is made from these files. Parts: build, overlaps, large, growth, help; see README.md.
+
+Only the standard library is imported here: a child starts out with the peak memory of its parent.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+RESULTS = HERE / "results"
+CURATE = str(Path(sys.executable).with_name("curate"))
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One process to measure."""
+
+    name: str
+    words: list[str]
+    prepare: Callable[[], None] = lambda: None  # before every run, not measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A promise: what is measured, and the most (or least) it may be."""
+
+    what: str
+    value: float
+    limit: float
+    unit: str = "x"
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def as_json(self) -> dict[str, Any]:
+        limit = f"{'≥' if self.at_least else '≤'} {self.limit:g} {self.unit}"
+        return {"what": self.what, "value": round(self.value, 3), "limit": limit, "holds": self.holds}
+
+
+class Bench:
+    """Where scratch files lie, how often things run, and what was found so far."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.metadata: Path = given.metadata
+        self.work: Path = given.work
+        self.repeats: int = given.repeats
+        self.sizes: list[int] = given.sizes
+
+    def measure(self, commands: list[Command], *, repeats: int | None = None) -> dict[str, Any]:
+        """Run the commands in turn; seconds, their median and the highest peak memory, by name."""
+        found: dict[str, dict[str, Any]] = {
+            c.name: {"command": self._shown(c.words), "seconds": [], "peak_rss_mib": 0.0}
+            for c in commands
+        }
+        for _ in range(repeats or self.repeats):
+            for command in commands:
+                command.prepare()
+                seconds, peak_rss_mib = _run(command.words, self.work)
+                entry = found[command.name]
+                entry["seconds"].append(round(seconds, 3))
+                entry["peak_rss_mib"] = max(entry["peak_rss_mib"], round(peak_rss_mib, 1))
+        for name, entry in found.items():
+            entry["median_s"] = round(statistics.median(entry["seconds"]), 3)
+            say(f"  {name}: {entry['median_s']:.2f} s, {entry['peak_rss_mib']:.0f} MiB")
+        return found
+
+    def _shown(self, words: list[str]) -> str:
+        """The command without what is true of one machine only."""
+        text = " ".join(repr(word) if " " in word else word for word in words)
+        for path, name in (
+            (CURATE, "curate"), (sys.executable, "python"), (str(self.work), "WORK"),
+            (str(self.metadata), "METADATA"), (str(HERE), "tests/benchmarks"),
+        ):  # fmt: skip
+            text = text.replace(path, name)
+        return text
+
+    def fetched(self, folder: Path, metadata: Path, *options: str) -> Path:
+        """The manifests folder `folder` with the metadata files fetched into it."""
+        if not folder.is_dir():
+            _run(
+                [CURATE, "fetch", "--from", str(metadata), "--manifests", str(folder), *options],
+                self.work,
+            )
+        return folder
+
+    def real(self) -> Path:
+        """Manifests of all of the real metadata."""
+        folder = self.fetched(self.work / "real", self.metadata)
+        _run([CURATE, "build", "--manifests", str(folder)], self.work)
+        return folder
+
+    @contextlib.contextmanager
+    def synthetic(self, num_rows: int) -> Iterator[tuple[Path, list[str]]]:
+        """Fetched synthetic metadata of that size and the options that name it; removed afterwards."""
+        folder = self.work / f"rows-{num_rows}"
+        say(f"  making {num_rows:,} rows")
+        try:
+            script = [sys.executable, str(HERE / "synthetic_rows.py"), str(folder)]
+            _run([*script, "--rows", str(num_rows)], self.work)
+            cards = ["--cards", str(folder / "cards")]
+            manifests = self.fetched(folder / "manifests", folder / "metadata", *cards)
+            shutil.rmtree(folder / "metadata")
+            yield manifests, [*cards, "--manifests", str(manifests)]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _run(words: list[str], work: Path) -> tuple[float, float]:
+    """Wall seconds and peak resident MiB of one process."""
+    with tempfile.TemporaryFile(dir=work) as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            errors.seek(0)
+            raise SystemExit(f"{' '.join(words)}: exit {process.returncode}\n{errors.read().decode()}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def _forget(manifests: Path) -> Callable[[], None]:
+    """What makes `curate build` build again: the completion records go."""
+
+    def forget() -> None:
+        for record in manifests.glob("*/build.json"):
+            record.unlink()
+
+    return forget
+
+
+def _script(name: str, *words: object) -> list[str]:
+    return [sys.executable, str(HERE / name), *(str(word) for word in words)]
+
+
+def _ratio(found: dict[str, Any], name: str, base: str) -> float:
+    return float(found[name]["median_s"]) / float(found[base]["median_s"])
+
+
+def bench_build(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """`curate build` of all real metadata against a script that only reads and writes."""
+    manifests = bench.real()
+    out = bench.work / "bare"
+    found = bench.measure([
+        Command(name="bare", words=_script("bare_build.py", manifests, out)),
+        Command(
+            name="curate",
+            words=[CURATE, "build", "--manifests", str(manifests)],
+            prepare=_forget(manifests),
+        ),
+    ])  # fmt: skip
+    _same_rows(manifests, out)
+    return {"measured": found}, [
+        Target(what="build / bare script, 2.4 M rows", value=_ratio(found, "curate", "bare"), limit=1.3),
+        Target(what="build, peak memory", value=found["curate"]["peak_rss_mib"], limit=1536, unit="MiB"),
+    ]
+
+
+def _same_rows(manifests: Path, out: Path) -> None:
+    """The bare script does the same work, or the ratio says nothing."""
+    code = (
+        "import duckdb, pathlib, sys\n"
+        "for path in sorted(pathlib.Path(sys.argv[2]).glob('*.parquet')):\n"
+        "    ours, bare = f\"from '{sys.argv[1]}/{path.stem}/clips.parquet'\", f\"from '{path}'\"\n"
+        "    for one, other in ((ours, bare), (bare, ours)):\n"
+        "        n = duckdb.sql(f'select count(*) from ({one} except all {other})').fetchall()[0][0]\n"
+        "        assert n == 0, f'{path.stem}: {n} rows differ'\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(manifests), str(out)], check=True)
+
+
+def bench_overlaps(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """`curate overlaps` on the real manifests against the same joins in SQL and in pandas."""
+    manifests = bench.real()
+    found = bench.measure([
+        Command(name="bare", words=_script("bare_overlaps.py", manifests, bench.work / "b.parquet")),
+        Command(name="curate", words=[CURATE, "overlaps", "--manifests", str(manifests)]),
+        Command(name="pandas", words=_script("pandas_overlaps.py", manifests, bench.work / "p.parquet")),
+    ])  # fmt: skip
+    extra = found["curate"]["median_s"] - found["bare"]["median_s"]
+    return {"measured": found}, [
+        Target(what="overlaps minus bare script, 2.4 M rows", value=extra, limit=0.4, unit="s"),
+        Target(
+            what="pandas / overlaps, 2.4 M rows",
+            value=_ratio(found, "pandas", "curate"),
+            limit=5,
+            at_least=True,
+        ),
+    ]
+
+
+def bench_large(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """`curate overlaps` against pandas at 24 M rows."""
+    with bench.synthetic(24 * MILLION) as (manifests, options):
+        _run([CURATE, "build", "synthetic", "heldout", *options], bench.work)
+        found = bench.measure([
+            Command(name="curate", words=[CURATE, "overlaps", "--test", "heldout", *options]),
+            Command(
+                name="pandas",
+                words=_script("pandas_overlaps.py", manifests, bench.work / "p.parquet", "heldout/test"),
+            ),
+        ])  # fmt: skip
+        _expected_counts(options)
+    return {"measured": found}, [
+        Target(
+            what="pandas / overlaps, 24 M rows",
+            value=_ratio(found, "pandas", "curate"),
+            limit=10,
+            at_least=True,
+        )
+    ]
+
+
+def _expected_counts(options: list[str]) -> None:
+    """The planted overlaps, all of them and no others."""
+    sys.path.insert(0, str(HERE))
+    from synthetic_rows import EXPECTED
+
+    words = [CURATE, "overlaps", "--json", "--test", "heldout", *options]
+    document = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+    counts = document["tests"]["heldout"]["overlap"]["synthetic"]["test_items"]
+    assert counts == EXPECTED, f"{counts}, planted {EXPECTED}"
+
+
+def bench_growth(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """build, overlaps and clean from one million rows to a hundred: seconds per million, memory."""
+    sizes: dict[str, Any] = {}
+    for num_rows in bench.sizes:
+        say(f"  {num_rows:,} rows")
+        with bench.synthetic(num_rows) as (manifests, options):
+            # minutes at a hundred million: once; the others as often as everything else
+            few = 1 if num_rows >= 50 * MILLION else bench.repeats
+            build = [CURATE, "build", "synthetic", "heldout", *options]
+            found = bench.measure(
+                [Command(name="build", words=build, prepare=_forget(manifests))], repeats=few
+            )
+            bare = _script("bare_overlaps.py", manifests, bench.work / "bare.parquet", "heldout/test")
+            overlaps = [CURATE, "overlaps", "--test", "heldout", *options]
+            found |= bench.measure(
+                [Command(name="bare overlaps", words=bare), Command(name="overlaps", words=overlaps)]
+            )
+            _expected_counts(options)
+            found |= bench.measure(
+                [Command(name="clean", words=[CURATE, "clean", "--test", "heldout", *options])],
+                repeats=few,
+            )
+        for entry in found.values():
+            entry["s_per_million"] = round(entry["median_s"] / (num_rows / MILLION), 4)
+        sizes[str(num_rows)] = found
+    first, last = (sizes[str(size)] for size in (bench.sizes[0], bench.sizes[-1]))
+    at = f"{bench.sizes[-1] // MILLION} M rows"
+    targets = [
+        Target(what=f"overlaps / bare script, {at}", value=_ratio(last, "overlaps", "bare overlaps"),
+               limit=1.2),
+        Target(what=f"overlaps, peak memory, {at}", value=last["overlaps"]["peak_rss_mib"], limit=1024,
+               unit="MiB"),
+    ]  # fmt: skip
+    for name in ("build", "clean"):
+        peak = last[name]["peak_rss_mib"]
+        targets.append(Target(what=f"{name}, peak memory, {at}", value=peak, limit=4096, unit="MiB"))
+    for name in ("build", "overlaps", "clean"):
+        growth = last[name]["s_per_million"] / first[name]["s_per_million"]
+        targets.append(Target(what=f"{name}, time per row, {at} / first size", value=growth, limit=1.5))
+    return {"sizes": sizes}, targets
+
+
+def bench_help(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """`curate --help` against importing click."""
+    found = bench.measure(
+        [
+            Command(name="import click", words=[sys.executable, "-c", "import click"]),
+            Command(name="curate --help", words=[CURATE, "--help"]),
+        ],
+        repeats=max(bench.repeats, 15),
+    )
+    ratio = _ratio(found, "curate --help", "import click")
+    return {"measured": found}, [Target(what="curate --help / import click", value=ratio, limit=3)]
+
+
+PARTS = {
+    "build": bench_build,
+    "overlaps": bench_overlaps,
+    "help": bench_help,
+    "large": bench_large,
+    "growth": bench_growth,
+}
+
+
+def circumstances() -> dict[str, Any]:
+    """What the numbers depend on: machine, commit, versions. No host name, no path."""
+    cpu = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "machine": {
+            "cpu": cpu,
+            "cores": len(os.sched_getaffinity(0)),
+            "memory_gib": round(memory / 2**30, 1),
+            "load_before": round(os.getloadavg()[0], 2),
+        },
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "curation", "manifests")),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("duckdb", "pandas", "pyarrow", "click")},
+        },
+    }
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def write_tables() -> None:
+    """Put the tables made from `results/` between the two marks in README.md."""
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results -->")
+    _, _, after = rest.partition("<!-- end of results -->")
+    documents = {
+        name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in PARTS
+        if (RESULTS / f"{name}.json").is_file()
+    }
+    lines = ["| what | measured | limit | |", "|---|---:|---:|---|"]
+    for document in documents.values():
+        for target in document["targets"]:
+            unit = target["limit"].split()[-1]
+            verdict = "holds" if target["holds"] else "**missed**"
+            lines.append(
+                f"| {target['what']} | {target['value']:.4g} {unit} | {target['limit']} | {verdict} |"
+            )
+    lines += ["", "| | rows | seconds | s per million rows | peak MiB |", "|---|---:|---:|---:|---:|"]
+    for size, found in documents.get("growth", {}).get("sizes", {}).items():
+        for name, entry in found.items():
+            lines.append(
+                f"| {name} | {int(size):,} | {entry['median_s']:.2f} | {entry['s_per_million']:.3f} "
+                f"| {entry['peak_rss_mib']:,.0f} |"
+            )
+    lines += ["", "| part | commit | machine |", "|---|---|---|"]
+    for name, document in documents.items():
+        machine = document["machine"]
+        commit = document["commit"] + (" and changes" if document["uncommitted_changes"] else "")
+        lines.append(f"| {name} | {commit} | {machine['cores']} x {machine['cpu']}, "
+                     f"{machine['memory_gib']:g} GiB, load {machine['load_before']:g} |")  # fmt: skip
+    table = "\n".join(lines)
+    readme.write_text(
+        f"{before}<!-- results -->\n{table}\n<!-- end of results -->{after}", encoding="utf-8"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--metadata", type=Path, default=ROOT.parent / "shared" / "metadata")
+    parser.add_argument("--work", type=Path, help="scratch; at 100 M rows about 40 GB at a time")
+    parser.add_argument("--only", choices=tuple(PARTS), action="append", help="may be given again")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sizes", type=lambda text: [int(float(n)) for n in text.split(",")],
+                        default=[MILLION, 10 * MILLION, 100 * MILLION], metavar="N,…")  # fmt: skip
+    parser.add_argument("--table", action="store_true", help="only make the table in README.md anew")
+    given = parser.parse_args()
+    if given.table:
+        write_tables()
+        return 0
+    RESULTS.mkdir(exist_ok=True)
+    missed = 0
+    with contextlib.ExitStack() as stack:
+        if given.work is None:
+            given.work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="foleyproof-")))
+        given.metadata, given.work = given.metadata.resolve(), given.work.resolve()
+        given.work.mkdir(parents=True, exist_ok=True)
+        bench = Bench(given)
+        for name in given.only or PARTS:
+            say(f"{name}: {PARTS[name].__doc__}")
+            about = circumstances()
+            measured, targets = PARTS[name](bench)
+            document = {"part": name, **about, "repeats": given.repeats, **measured,
+                        "targets": [target.as_json() for target in targets]}  # fmt: skip
+            text = json.dumps(document, indent=1, ensure_ascii=False)
+            (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            for target in targets:
+                missed += not target.holds
+                say(f"  {target.what}: {target.value:.3g} {target.unit}, limit {target.limit:g}: "
+                    f"{'holds' if target.holds else 'MISSED'}")  # fmt: skip
+            write_tables()
+    say(f"{len(given.only or PARTS)} parts measured, {missed} limits missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

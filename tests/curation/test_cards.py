@@ -1,0 +1,520 @@
+"""The contract of every card that ships, cards of users, and cards that are refused.
+
+A new card adds no test code: it must have a place in the offline corpus, and pass all of this.
+"""
+
+import gzip
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curation.catalog.build import Built, build
+from curation.catalog.cards import Card, RawFile, load_card, load_cards
+from curation.catalog.fetch import fetch_from
+from curation.catalog.lists import heldout_selection, train_selection
+from curation.catalog.record import read_record
+from curation.errors import BadCard, UsageProblem
+from curation.manifest import CLIP_COLUMNS
+
+SHIPPED = load_cards()
+SHA256 = re.compile(r"[0-9a-f]{64}")
+# Nobody here has seen these, as the card says; all others are pinned by at least one digest.
+UNSEEN = {"audioset_sl", "bbc", "freesound"}
+
+
+@pytest.fixture(params=sorted(SHIPPED))
+def card(request) -> Card:
+    return SHIPPED[request.param]
+
+
+# -- what a card must say --------------------------------------------------------------------------
+
+
+def test_card_says_who_made_the_dataset_and_under_which_licence(card):
+    for said in (card.title, card.citation, card.metadata_licence, card.media_licence):
+        assert len(said) > 2, card.dataset
+    assert card.homepage.startswith("https://")
+    assert re.search(r"20\d\d", card.citation)
+    assert card.media
+    assert card.modality in ("audio", "audio-video")
+
+
+def test_files_have_addresses_and_known_digests(card):
+    for file in card.files:
+        assert file.url.startswith(("https://", "http://storage.googleapis.com/")), file.name
+        assert all(SHA256.fullmatch(digest) for digest in file.sha256.values())
+        assert all(file.sha256), "each known copy has a name"
+        assert bool(file.sha256) == (file.name not in UNSEEN), file.name
+    assert any(not file.optional for file in card.files) or all(file.optional for file in card.files)
+
+
+def test_splits_have_roles_and_published_counts(card):
+    assert {split.role for split in card.splits.values()} <= {"train", "validation", "test"}
+    for name, split in card.splits.items():
+        assert split.published, name
+        assert split.counted_by, name
+    assert card.train_splits or any(split.role == "test" for split in card.splits.values())
+
+
+def test_lists_are_pinned_by_size_and_digest(card):
+    for named in card.lists:
+        assert named.title
+        assert named.size, named.name
+        assert named.digest is not None, named.name
+        assert named.digest.startswith("sha256:"), named.name
+        assert SHA256.fullmatch(named.digest.removeprefix("sha256:")), named.name
+
+
+def test_evidence_says_who_published_it_and_concerns_known_datasets(card):
+    for evidence in card.evidence:
+        assert evidence.citation
+        assert set(evidence.heldout) <= set(SHIPPED)
+        assert bool(evidence.groups) == (evidence.rule == "known_reupload")
+
+
+def test_names_of_test_and_training_sets_resolve(card):
+    for named in card.lists:
+        selection = heldout_selection(f"{card.dataset}@{named.name}", SHIPPED)
+        assert selection.name == f"{card.dataset}@{named.name}"
+        assert train_selection(f"{card.dataset}@{named.name}", SHIPPED).dataset == card.dataset
+    for split in card.splits:
+        assert heldout_selection(f"{card.dataset}/{split}", SHIPPED).dataset == card.dataset
+    if card.train_splits:
+        assert train_selection(card.dataset, SHIPPED).splits == card.train_splits
+    if any(split.role == "test" for split in card.splits.values()):
+        assert heldout_selection(card.dataset, SHIPPED).dataset == card.dataset
+
+
+# -- what a card must do ---------------------------------------------------------------------------
+
+
+def _built(corpus, card: Card) -> Built:
+    return next(result for result in corpus.built if result.dataset == card.dataset)
+
+
+def test_miniature_is_built_with_the_rows_that_were_written(corpus, card):
+    assert _built(corpus, card).missing == []
+    record = read_record(corpus.manifests, card.dataset)
+    planted = corpus.planted.num_clips[card.dataset]
+    assert {name: entry["rows"] for name, entry in record["splits"].items()} == planted
+    assert set(planted) == set(card.splits)
+
+
+def test_every_list_of_the_card_comes_out_of_the_miniature(corpus, card):
+    lists = read_record(corpus.manifests, card.dataset)["lists"]
+    wanted = {f"{card.dataset}@{named.name}" for named in card.lists}
+    assert {name: entry["size"] for name, entry in lists.items()} == {
+        name: size for name, size in corpus.planted.list_sizes.items() if name in wanted
+    }
+    assert all(SHA256.fullmatch(entry["digest"].removeprefix("sha256:")) for entry in lists.values())
+
+
+def test_clips_have_the_schema_and_unique_ids_in_the_order_of_the_files(corpus, card):
+    import duckdb
+
+    path = str(corpus.manifests / card.dataset / "clips.parquet")
+    with duckdb.connect() as db:
+        described = db.execute("describe from read_parquet(?)", [path]).fetchall()
+        assert [(row[0], row[1].lower().replace('"', "")) for row in described] == list(CLIP_COLUMNS)
+        total, unique, datasets = db.execute(
+            "select count(*), count(distinct clip_id), list(distinct dataset) from read_parquet(?)",
+            [path],
+        ).fetchone()
+        assert total == unique > 0
+        assert datasets == [card.dataset]
+        origins = db.execute("select origin.file, origin.row from read_parquet(?)", [path]).fetchall()
+    assert {file for file, _ in origins} <= {file.path for file in card.files}
+    for file in {file for file, _ in origins}:
+        rows = [row for name, row in origins if name == file]
+        assert rows == sorted(rows)
+
+
+def test_building_again_changes_nothing(corpus, card):
+    (again,) = build([card], corpus.manifests)
+    assert again.state == "up to date"
+    assert again.tally == _built(corpus, card).tally
+
+
+def _spoiled(value: Any) -> Any:
+    """The same shape with every text replaced by one that means nothing."""
+    if isinstance(value, dict):
+        return {key: _spoiled(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_spoiled(entry) for entry in value]
+    return "?" if isinstance(value, str) else value
+
+
+def _add_malformed_row(path: Path, file: RawFile) -> None:
+    """Append one row (CSV) or one object (JSON) whose every cell is a question mark."""
+    text = path.read_text(encoding="utf-8")
+    if file.format == "csv":
+        end = "\r\n" if "\r\n" in text else "\n"
+        columns = (
+            len(file.columns) if not file.header else len(text.splitlines()[0].split(file.delimiter))
+        )
+        path.write_text(text + file.delimiter.join(["?"] * columns) + end, encoding="utf-8", newline="")
+        return
+    document = json.loads(text)
+    items = next(value for value in document.values() if isinstance(value, dict | list))
+    if isinstance(items, list):
+        items.append(_spoiled(items[0]))
+    else:
+        items["?"] = _spoiled(next(iter(items.values())))
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_malformed_row_is_reported_and_costs_no_other(corpus, card, tmp_path):
+    manifests = tmp_path / "manifests"
+    raw = manifests / card.dataset / "raw"
+    shutil.copytree(corpus.manifests / card.dataset / "raw", raw)
+    tables = re.findall(r"\b(?:from|join)\s+(\w+)", card.sql)
+    file = next(file for file in card.files if file.table in tables)
+    _add_malformed_row(raw / file.path, file)
+    (result,) = build([card], manifests)
+    before = _built(corpus, card).tally
+    assert result.error is None
+    assert result.tally.seen == before.seen + 1
+    failed, failed_before = sum(result.tally.failed.values()), sum(before.failed.values())
+    # Where a clip is only a file name, `?` is a name like any other.
+    assert failed - failed_before == (0 if card.unidentified else 1)
+    assert result.tally.kept >= before.kept
+
+
+def test_dataset_without_its_files_is_missing_not_failed(card, tmp_path):
+    (result,) = build([card], tmp_path / "manifests")
+    assert result.state == "missing"
+    assert set(result.missing) <= {file.path for file in card.files}
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+# -- cards of users --------------------------------------------------------------------------------
+
+TOML = """
+title = "Mine"
+homepage = "-"
+citation = "-"
+metadata_licence = "-"
+media_licence = "-"
+
+[files.rows]
+path = "rows.csv"
+url = "-"
+columns = ["name", "start"]
+
+[splits.train]
+role = "train"
+
+[splits.test]
+role = "test"
+"""
+SQL = """
+select name || '_' || six_digits(start) as clip_id,
+       case when row % 2 = 0 then 'test' else 'train' end as split,
+       'youtube' as source, trim(name) as source_id, seconds(start) as start_s,
+       seconds(start) + 10 as end_s, file, row
+from rows
+"""
+CSV = "name,start\nFhaYvI1yrUM,21\n4PjEi5fFD6A,21\n"
+
+
+def _write_card(folder: Path, *, toml: str = TOML, sql: str = SQL, name: str = "mine") -> Path:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "card.toml").write_text(toml)
+    (folder / name / "clips.sql").write_text(sql)
+    return folder / name
+
+
+def test_card_of_a_user_is_a_dataset_like_any_other(in_folder, tmp_path, curate):
+    manifests = tmp_path / "manifests"
+    shutil.copytree(in_folder.manifests, manifests, ignore=shutil.ignore_patterns("clean", "raw"))
+    _write_card(tmp_path / "cards")
+    (tmp_path / "metadata" / "mine").mkdir(parents=True)
+    (tmp_path / "metadata" / "mine" / "rows.csv").write_text(CSV)
+    common = ("--manifests", manifests, "--cards", tmp_path / "cards")
+    assert curate("fetch", "mine", "--from", tmp_path / "metadata", *common)[0] == 0
+    code, out, _ = curate("build", "mine", *common)
+    assert code == 0
+    assert "2 rows = 2 kept" in out
+    code, out, _ = curate(
+        "overlaps", "--test", "vggsound,mine", "--train", "mine,audioset", "--json", *common
+    )
+    assert code == 0
+    tests = json.loads(out)["tests"]
+    assert tests["vggsound"]["overlap"]["mine"]["pairs"] == {"id": 1, "interval": 1, "same_start": 1}
+    assert tests["mine"]["overlap"]["audioset"]["test_items"]["id"] == 1  # 4PjEi5fFD6A
+    assert curate("overlaps", "--test", "mine", "--manifests", manifests)[0] == 2
+    code, out, _ = curate("datasets", *common)
+    assert code == 0
+    assert any(line.startswith("mine ") for line in out.splitlines())
+
+
+def test_folder_of_one_card_is_read_too_and_stands_before_ours(tmp_path):
+    folder = _write_card(tmp_path, name="esc50")
+    assert load_cards((folder,))["esc50"].title == "Mine"
+    assert load_cards((tmp_path,))["esc50"].title == "Mine"
+    assert load_cards()["esc50"].title == "ESC-50"
+
+
+# -- cards that are refused ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path) -> Path:
+    """A file that no card may read."""
+    path = tmp_path / "outside.csv"
+    path.write_text("secret\ncanary\n")
+    return path
+
+
+def _build_with(tmp_path: Path, *, sql: str = SQL, toml: str = TOML) -> Built:
+    card = load_card(_write_card(tmp_path / "cards", sql=sql, toml=toml))
+    metadata = tmp_path / "metadata" / "mine"
+    metadata.mkdir(parents=True, exist_ok=True)
+    (metadata / "rows.csv").write_text(CSV)
+    fetch_from(tmp_path / "metadata", [card], tmp_path / "manifests")
+    (result,) = build([card], tmp_path / "manifests")
+    return result
+
+
+def _select_from(table: str) -> str:
+    return (
+        "select 'x' as clip_id, 'train' as split, 'local' as source, "
+        f"any_value(t)::varchar as source_id, 'f' as file, 1 as row from {table} t"
+    )
+
+
+NOT_ONE_SELECT = (
+    "",
+    "-- only a comment",
+    SQL + ";" + SQL,
+    SQL + "; drop table rows",
+    "copy rows to 'stolen.csv'",
+    "copy (select 1) to 'stolen.csv'",
+    "attach 'other.duckdb' as other",
+    "create table x as select 1",
+    "create or replace temp view rows as select 1",
+    "insert into rows values ('a', 'b', 'c', 1)",
+    "update rows set name = 'x'",
+    "delete from rows",
+    "drop table rows",
+    "set memory_limit = '1TB'",
+    "pragma enable_progress_bar",
+    "install httpfs",
+    "load httpfs",
+    "export database 'stolen'",
+    "import database 'stolen'",
+    "call pragma_version()",
+    "explain select 1",
+    "prepare x as select 1",
+    "checkpoint",
+    "vacuum",
+    "begin transaction",
+    "select (",
+    "sel ect 1",
+)
+
+
+@pytest.mark.parametrize("sql", NOT_ONE_SELECT, ids=repr)
+def test_card_that_is_not_exactly_one_select_is_refused(tmp_path, sql):
+    result = _build_with(tmp_path, sql=sql)
+    assert result.state == "failed"
+    assert isinstance(result.error, BadCard)
+    assert str(result.error).startswith(str(tmp_path / "cards" / "mine" / "clips.sql"))
+    if sql != "call pragma_version()":  # DuckDB reads this as a SELECT from a table function
+        assert "expected exactly one SELECT, nothing else" in str(result.error)
+    left = {path.name for path in (tmp_path / "manifests" / "mine").iterdir()}
+    assert left == {"raw"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "read_csv('{outside}')",
+        "'{outside}'",
+        "read_text('{outside}')",
+        "read_blob('{outside}')",
+        "read_csv('{raw}/../../../outside.csv')",
+        "read_csv('{raw}/link.csv')",
+        "read_text('{raw}/folder/outside.csv')",
+        "glob('{folder}/*')",
+        "read_csv('/etc/passwd')",
+        "read_text('/proc/self/environ')",
+        "read_csv('https://example.org/x.csv')",
+        "sniff_csv('{outside}')",
+        "read_parquet('{neighbour}')",
+    ],
+)
+def test_card_that_reads_outside_its_folder_is_refused(tmp_path, outside, table):
+    raw = tmp_path / "manifests" / "mine" / "raw"
+    raw.mkdir(parents=True)
+    os.symlink(outside, raw / "link.csv")
+    os.symlink(tmp_path, raw / "folder")
+    neighbour = tmp_path / "manifests" / "mine2" / "clips.parquet"  # shares the beginning of the path
+    neighbour.parent.mkdir()
+    import duckdb
+
+    duckdb.sql("select 'canary' as secret").write_parquet(str(neighbour))
+    names = {"outside": outside, "raw": raw, "folder": tmp_path, "neighbour": neighbour}
+    result = _build_with(tmp_path, sql=_select_from(table.format(**names)))
+    assert result.state == "failed", result
+    assert isinstance(result.error, BadCard)
+    assert "Permission Error: Cannot access file" in str(result.error)
+    assert "canary" not in str(result.error)
+    assert not (tmp_path / "manifests" / "mine" / "clips.parquet").exists()
+
+
+def test_card_may_read_its_own_folder(tmp_path):
+    """Otherwise the refusals above would prove nothing."""
+    table = f"read_csv('{tmp_path}/manifests/mine/raw/rows.csv')"
+    result = _build_with(tmp_path, sql=_select_from(table))
+    assert (result.error, result.tally.kept) == (None, 1)
+
+
+def test_raw_file_that_is_a_link_is_not_followed(tmp_path, outside):
+    _build_with(tmp_path)
+    raw = tmp_path / "manifests" / "mine" / "raw" / "rows.csv"
+    raw.unlink()
+    outside.write_text("name,start\ncanary0000A,1\n")
+    os.symlink(outside, raw)
+    (result,) = build([load_card(tmp_path / "cards" / "mine")], tmp_path / "manifests")
+    assert result.state == "failed"
+    assert "canary" not in str(result.error)
+
+
+def test_card_cannot_change_settings_from_inside_a_select(tmp_path):
+    result = _build_with(tmp_path, sql=_select_from("query('set memory_limit = ''1TB''')"))
+    assert isinstance(result.error, BadCard)
+
+
+@pytest.mark.parametrize("what", ["lists", "evidence"])
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("copy rows to 'stolen.csv'", "expected exactly one SELECT"),
+        ("select 1; select 2", "expected exactly one SELECT"),
+        ("select name from rows", "expected source, source_id and, where published, start_s"),
+        ("select 'x' as source, secret as source_id from read_csv('{outside}')", "mine"),
+        ("select nothing from nowhere", "mine"),
+    ],
+)
+def test_smaller_selects_of_a_card_are_refused_alike(tmp_path, outside, what, sql, message):
+    sql = sql.format(outside=outside)
+    entry = f'[[lists]]\nname = "x"\ntitle = "x"\nsql = """{sql}"""'
+    if what == "evidence":
+        entry = (
+            '[[evidence]]\nname = "x"\nrule = "published_list"\nheldout = ["mine"]\ncitation = "x"\n'
+            f'sql = """{sql}"""'
+        )
+    result = _build_with(tmp_path, toml=TOML + entry)
+    assert isinstance(result.error, BadCard), result
+    assert message in str(result.error)
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("select name as clip_id from rows", "expected clip_id, split, source, source_id, file, row"),
+        (SQL.replace("file, row", "file, row, 1 as colour"), "columns clip_id, .*, colour; expected"),
+        (SQL.replace("from rows", "from nowhere"), "nowhere"),
+        (SQL.replace("trim(name)", "trim(nothing)"), "nothing"),
+        (SQL.replace("seconds(start) as", "'now' as"), "now"),
+        (SQL.replace(", file, row", ", file, 'first' as row"), "first"),
+    ],
+)
+def test_card_with_wrong_columns_is_refused_with_those_expected(tmp_path, sql, message):
+    result = _build_with(tmp_path, sql=sql)
+    assert isinstance(result.error, BadCard), result
+    assert re.search(message, str(result.error))
+
+
+LIST = '[[lists]]\nname = "x"\ntitle = "x"\n'
+RUMOUR = '[[evidence]]\nname = "x"\nrule = "rumour"\nheldout = ["mine"]\ncitation = "x"\n'
+
+
+@pytest.mark.parametrize(
+    ("found", "put", "message"),  # nothing found: put at the end
+    [
+        ('title = "Mine"\n', "", "title"),
+        ('title = "Mine"\n', 'title = "Mine"\ncolour = "red"\n', "colour"),
+        ("[files.rows]", "[rows]", "files"),
+        ("", "[files.again", "not TOML"),
+        ('path = "rows.csv"', 'path = "../rows.csv"', "expected a path below raw/"),
+        ('path = "rows.csv"', 'path = "/etc/passwd"', "expected a path below raw/"),
+        ("[files.rows]", "[files.\"x'y\"]", "expected lower case letters, digits and _"),
+        ('["name", "start"]', '{ name = "varchar" }', "expected a list of names"),
+        ('url = "-"', 'url = "-"\nformat = "xlsx"', "expected csv or json"),
+        ("", '[files.again]\npath = "rows.csv"\nurl = "-"\ncolumns = ["a"]\n', "expected a path each"),
+        ('role = "test"', 'role = "tset"', "expected one of train, validation, test"),
+        ("", '[[lists]]\nname = "x"\n', "title"),
+        ("", LIST, "expected either split or sql"),
+        ("", LIST + 'split = "nope"\n', "expected one of train, test"),
+        ("", LIST.replace("x", "a b", 1) + 'split = "test"\n', "expected letters, digits"),
+        ("", 2 * (LIST + 'split = "test"\n'), "expected a name each"),
+        (
+            "",
+            LIST + 'split = "test"\ndefault = true\n'
+            + LIST.replace("x", "y", 1) + 'split = "test"\ndefault = true\n',
+            "expected one at most",
+        ),
+        ("", RUMOUR, "expected one of known_reupload, published_list"),
+    ],
+)  # fmt: skip
+def test_card_that_contradicts_itself_is_refused(tmp_path, found, put, message):
+    folder = _write_card(tmp_path, toml=TOML.replace(found, put) if found else TOML + put)
+    with pytest.raises(BadCard) as refused:
+        load_card(folder)
+    assert message in str(refused.value)
+    assert str(folder / "card.toml") in str(refused.value)
+
+
+def test_card_without_its_select_is_refused(tmp_path):
+    folder = _write_card(tmp_path)
+    (folder / "clips.sql").unlink()
+    with pytest.raises(BadCard, match=r"clips.sql: missing, expected beside card.toml"):
+        load_card(folder)
+
+
+def test_dataset_name_is_an_identifier(tmp_path):
+    folder = _write_card(tmp_path, name="My'Set")
+    with pytest.raises(BadCard, match="expected lower case letters, digits and _"):
+        load_card(folder)
+
+
+def test_refused_card_costs_no_other_dataset(corpus, tmp_path, curate):
+    _write_card(tmp_path / "cards", sql="drop table rows")
+    shutil.copytree(corpus.manifests / "esc50" / "raw", tmp_path / "manifests" / "esc50" / "raw")
+    raw = tmp_path / "manifests" / "mine" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "rows.csv").write_text(CSV)
+    common = ("--manifests", tmp_path / "manifests", "--cards", tmp_path / "cards")
+    code, out, _ = curate("build", "mine", "esc50", *common)
+    assert code == 1
+    assert "2 datasets = 1 built + 0 without files + 1 failed" in out
+    assert "expected exactly one SELECT" in out
+
+
+def test_unknown_dataset_is_refused_with_the_known_ones(curate, tmp_path):
+    code, _, err = curate("build", "esc51", "--manifests", tmp_path)
+    assert code == 2
+    assert (
+        "unknown dataset 'esc51', expected one of: audiocaps, audioset, avsync15, clotho, esc50" in err
+    )
+    with pytest.raises(UsageProblem):
+        heldout_selection("esc51", SHIPPED)
+
+
+def test_packed_and_plain_files_build_the_same(corpus, tmp_path):
+    card = SHIPPED["fsd50k"]
+    packed = corpus.metadata / "fsd50k" / "soundata_index.json.gz"
+    plain = tmp_path / "metadata" / "fsd50k" / "soundata_index.json"
+    plain.parent.mkdir(parents=True)
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    fetch_from(tmp_path / "metadata", [card], tmp_path / "manifests")
+    build([card], tmp_path / "manifests")
+    made = tmp_path / "manifests" / "fsd50k" / "clips.parquet"
+    assert made.read_bytes() == (corpus.manifests / "fsd50k" / "clips.parquet").read_bytes()

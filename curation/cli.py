@@ -339,7 +339,7 @@ def overlaps(
     Example: curate overlaps --test vggsound,audiocaps
     """
     from curation.catalog.cards import load_cards
-    from curation.catalog.store import num_rows, work_connection
+    from curation.catalog.store import VIEWS_FILE, num_rows, refresh_views, work_connection
     from curation.files import locked
     from curation.matching import overlap
     from curation.matching.comparison import check_rows, compare
@@ -347,29 +347,34 @@ def overlaps(
     from curation.matching.matrix_text import matrix_text, overlapping
     from curation.progress import Progress
 
-    comparison = compare(
-        tests, train=train, manifests=manifests, cards=load_cards(cards), margin_s=margin_s
-    )
+    known = load_cards(cards)
+    compare(tests, train=train, manifests=manifests, cards=known)  # nothing is made for a wrong name
     with (
         locked(manifests),
         work_connection(manifests) as db,
         Progress("overlaps") as progress,
     ):
+        comparison = compare(tests, train=train, manifests=manifests, cards=known, margin_s=margin_s)
         progress.query(", ".join(tests), db)
         check_rows(db, comparison)
         overlap.find(db, comparison)
         tests_found = matrix(db, comparison)
+        viewed = all((manifests / name).is_file() for name in (VIEWS_FILE, "overlaps.parquet"))
         rows = num_rows(db, overlap.write_evidence(db, comparison, tests_found))
+        if not viewed:  # a tenth of a second, so only where there is no view of the evidence yet
+            refresh_views(manifests)
     trains = [selection.key for selection in comparison.trains]
-    leaking = overlapping(tests_found, trains, match)
+    leaking, clean_pairs, unknown = overlapping(tests_found, trains, match)
     text, notes = matrix_text(tests_found, trains, match, format_)
+    if format_ != "table" and not as_json:
+        click.echo("\n".join(notes), err=True)
     _finish(
         {"command": "overlaps", "match": match, "margin_s": margin_s, "tests": tests_found},
         as_json,
         text=text + ("\n" + "\n".join(notes) if notes and format_ == "table" else ""),
         summary=f"{len(tests_found)} test sets x {len(trains)} training sets = "
         f"{len(tests_found) * len(trains)} pairs of sets: {leaking} overlap by {match}, "
-        f"{len(tests_found) * len(trains) - leaking} do not; {rows:,} evidence rows in overlaps.parquet",
+        f"{clean_pairs} do not, {unknown} cannot be told; {rows:,} evidence rows in overlaps.parquet",
         next_step=f"curate clean --test {','.join(tests)} --name NAME",
         summary_to_stderr=format_ != "table",
         code=10 if fail_on_overlap and leaking else 0,
@@ -450,7 +455,8 @@ def clean(
         {"command": "clean", "folder": str(cleaned.folder), "certificate": cleaned.document},
         as_json,
         text="\n".join(lines),
-        summary=f"clean/{name}: {cleaned.tally.sentence()}; {cleaned.held_out:,} held out",
+        summary=f"clean/{name}: {cleaned.tally.sentence()}; {cleaned.held_out:,} held out, "
+        f"{cleaned.not_chosen:,} not chosen",
         next_step="curate verify; curate blame CLIP",
     )
 
@@ -460,13 +466,19 @@ def clean(
 @click.argument("clip", required=False, type=click.UNPROCESSED)
 @click.option("--test-item", metavar="CLIP", help="Ask from the other side: what overlaps this item.")
 @click.option("--name", metavar="NAME", help="The clean manifest to ask; without it the newest.")
-@_tests
+@click.option(
+    "--test",
+    "tests",
+    type=CommaList(),
+    metavar="NAMES",
+    help="Hold it against these test sets instead of asking a clean manifest.",
+)
 @_shared
 def blame(
     clip: str | None,
     test_item: str | None,
     name: str | None,
-    tests: tuple[str, ...],
+    tests: tuple[str, ...] | None,
     manifests: Path,
     cards: tuple[Path, ...],
     as_json: bool,
@@ -482,12 +494,14 @@ def blame(
 
     if (clip is None) == (test_item is None):
         raise click.UsageError("expected one CLIP, or --test-item CLIP")
+    if name and tests:
+        raise click.UsageError("--name asks a clean manifest, --test asks none: expected one of them")
     answer = ask(
         str(test_item if clip is None else clip),
         manifests=manifests,
         cards=load_cards(cards),
         name=name,
-        tests=tests,
+        tests=tests or (),
         as_test_item=clip is None,
     )
     verdicts = [finding.verdict for finding in answer.findings]

@@ -1,7 +1,8 @@
 """Files that are never half written, one writer per folder, and what a full disk means.
 
 Everything that lasts is written to `<name>.tmp-<pid>` beside its target, fsynced and renamed; what
-a killed process left behind under such a name is swept by the next one that holds the lock.
+a killed process left behind under such a name is swept by the next one that holds the lock. The
+names of living processes stay: readers spill without the lock.
 """
 
 import contextlib
@@ -23,7 +24,8 @@ _REFUSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
     errno.ENOTEMPTY, errno.ENAMETOOLONG,
 )  # fmt: skip
-_TEMPORARY = re.compile(r"\.tmp-\d+$")
+# A folder that was replaced is `<name>.former.tmp-<pid>` until the new one is in its place.
+_TEMPORARY = re.compile(r"(?P<former>\.former)?\.tmp-(?P<pid>[0-9]+)$")
 
 
 def sha256_file(path: Path) -> str:
@@ -64,12 +66,16 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
-    """Like `replacing`, for a folder of files: it appears whole or not at all."""
+    """Like `replacing`, for a folder of files: it appears whole or not at all.
+
+    Between its two renames the folder is missing; whoever dies there leaves the former one to `sweep`.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-    former = target.with_name(f"{target.name}.tmp-{os.getpid()}0")  # pid + digit: swept as well
+    former = target.with_name(f"{target.name}.former.tmp-{os.getpid()}")
     try:
         with disk_space(target):
+            _settle(former, target)
             remove(temporary)
             temporary.mkdir()
             yield temporary
@@ -81,6 +87,15 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             _fsync(target.parent)
     finally:
         remove(temporary)
+        _settle(former, target)
+
+
+def _settle(former: Path, target: Path) -> None:
+    """Put a former folder back where no new one took its place, else remove it."""
+    if former.is_dir() and not target.exists():
+        with contextlib.suppress(OSError):  # it stays under its name, for the next sweep
+            os.replace(former, target)
+    else:
         remove(former)
 
 
@@ -174,11 +189,34 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left under temporary names, three levels deep."""
-    for pattern in ("*", "*/*", "*/*/*"):
-        for path in folder.glob(pattern):
-            if _TEMPORARY.search(path.name):
+    """Remove what dead processes left under temporary names, and put former folders back.
+
+    Our own process id in a name is that of a dead process too: whoever holds the lock has not begun.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            found = _TEMPORARY.search(name)
+            if found is None or _is_another_living(int(found["pid"])):
+                continue
+            path = Path(place, name)
+            if found["former"]:
+                _settle(path, path.with_name(name[: found.start()]))
+            else:
                 remove(path)
+        folders[:] = [name for name in folders if not _TEMPORARY.search(name)]
+
+
+def _is_another_living(pid: int) -> bool:
+    """Whether `pid` is a process that runs now, and is not this one."""
+    if pid in (0, os.getpid()):  # to `kill`, 0 is a group
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def remove(path: Path) -> None:

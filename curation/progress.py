@@ -65,10 +65,24 @@ class Progress:
             line += f"  {done} of {total}"
             if done:
                 line += f", {done / elapsed_s:.1f} a second"
-        elif self._db is not None and (percent := self._db.query_progress()) > 0:
+        elif (percent := self._percent()) > 0:
             share = percent / 100
             line += f"  {percent:.0f} %, {percent / elapsed_s:.0f} % a second"
         line += f"  {elapsed_s:.0f} s"
         if share > 0.02:
             line += f", about {elapsed_s * (1 - share) / share:.0f} s left"
         return line
+
+    def _percent(self) -> float:
+        """How far the query that runs is; 0 where nobody knows, as when its connection was closed."""
+        db = self._db
+        if db is None:
+            return 0.0
+        import duckdb
+
+        try:
+            return float(db.query_progress())
+        except duckdb.Error:
+            if self._db is db:
+                self._db = None
+            return 0.0

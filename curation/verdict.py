@@ -16,8 +16,10 @@ class Reason(StrEnum):
     DUPLICATE_CLIP = "duplicate_clip"
     # build, kept: the row is in clips.parquet, and someone should look
     CASE_TWIN = "case_twin"
-    TRUNCATED_ID = "truncated_id"
     UNLIKELY_ID = "unlikely_id"
+    # build, looked at twice: the row failed as bad_id, and its likely id is known
+    TRUNCATED_ID = "truncated_id"
+    # build, unresolved: an entry of a named list, which is no row of the dataset and in no sum
     UNRESOLVED_ENTRY = "unresolved_entry"
     # clean, dropped: the row is in excluded.parquet
     SAME_RECORDING = "same_recording_as_heldout"

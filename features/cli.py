@@ -16,7 +16,8 @@ def features() -> None:
     """Turn clean manifests and their media into tensors on disk (not there yet)."""
 
 
-@features.command()
+# What its options will be is open: whatever is given, the answer is the same.
+@features.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.option(
     "--sr",
     "sample_rate_hz",

@@ -32,8 +32,8 @@ def test_lock_pins_versions_and_names_no_address() -> None:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
     (path,) = folder.glob("foleyproof-*.whl")
     return path
 
@@ -70,7 +70,16 @@ def test_installed_wheel_finds_its_cards(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_features_and_training_say_what_is_not_there_yet() -> None:
-    for command in (["-m", "training.launch"], ["-c", "from features.cli import main; main()", "extract"]):
+    launch, extract = (
+        ["-m", "training.launch"],
+        ["-c", "from features.cli import main; main()", "extract"],
+    )
+    for command in (
+        launch,
+        [*launch, "--model", "L-44k", "--shards", "x"],
+        extract,
+        [*extract, "--sr", "44100", "--manifest", "x", "--media", "y"],
+    ):
         ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT)
         assert ran.returncode == 1
         assert "not there yet" in ran.stderr

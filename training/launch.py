@@ -9,7 +9,14 @@ from curation.cli import run
 from curation.errors import FoleyproofError
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+# What its options will be is open: whatever is given, the answer is the same.
+@click.command(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+    }
+)
 @click.version_option(__version__, prog_name="training.launch")
 def launch() -> None:
     """Train the network on extracted shards: not there yet, and says so.

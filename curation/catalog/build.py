@@ -43,7 +43,7 @@ class Built:
     tally: Tally = field(default_factory=Tally)
     missing: list[str] = field(default_factory=list)  # raw files that are not at hand
     notes: list[str] = field(default_factory=list)  # errata named, differences not explained
-    flagged: dict[str, int] = field(default_factory=dict)  # reasons of rows kept but reported
+    flagged: dict[str, int] = field(default_factory=dict)  # reasons of rows kept, and of list entries
     error: FoleyproofError | None = None
 
 
@@ -137,7 +137,7 @@ def _build_one(
         counts = _counts(db, stage)
         lists = _lists(db, stage)
         reasons = problems.write_problems(db, card, stage, seen, kept)
-        evidence.write_evidence(db, card, stage)
+        unread = evidence.write_evidence(db, card, stage)
         record = {
             "inputs": inputs,
             "raw_rows": {path: n for path, n in rows.items() if path in digests},
@@ -150,6 +150,7 @@ def _build_one(
             },
             "lists": lists,
             "problems": reasons,
+            "evidence_unread": unread,
             "outputs": {
                 name: {"sha256": sha256_file(stage / name), "bytes": (stage / name).stat().st_size}
                 for name in ("clips.parquet", problems.FILE, evidence.FILE)
@@ -178,7 +179,7 @@ def _result(card: Card, record: dict[str, Any], *, state: str, missing: list[str
         state=state,
         tally=tally,
         missing=missing,
-        notes=_compare_counts(card, record),
+        notes=_compare_counts(card, record) + _unread_entries(card, record),
         flagged=flagged,
     )
 
@@ -223,7 +224,8 @@ def _compare_counts(card: Card, record: dict[str, Any]) -> list[str]:
     notes, unexplained = [], []
     for name, split in card.splits.items():
         rows = record["splits"][name]["rows"]
-        if split.published is None or rows in (0, split.published):
+        none_at_hand = rows == 0 and record["missing"]
+        if split.published is None or rows == split.published or none_at_hand:
             continue
         why = next(
             (e["why"] for e in card.errata if e.get("split") == name and e.get("rows") == rows), None
@@ -246,3 +248,12 @@ def _compare_counts(card: Card, record: dict[str, Any]) -> list[str]:
             f"{'; '.join(unknown)}"
         )
     return notes
+
+
+def _unread_entries(card: Card, record: dict[str, Any]) -> list[str]:
+    """The entries of published lists that are in no evidence, list by list."""
+    return [
+        f"{card.dataset}: {n:,} {'entry' if n == 1 else 'entries'} of {name} "
+        f"{'has' if n == 1 else 'have'} no readable id"
+        for name, n in record.get("evidence_unread", {}).items()
+    ]

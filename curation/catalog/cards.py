@@ -16,6 +16,11 @@ from curation.errors import BadCard, UsageProblem
 from curation.files import canonical_json
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of datasets and files: safe as SQL identifier and path
+# names of our own views, files and folders beside the datasets
+RESERVED = (
+    "clips", "problems", "evidence", "overlaps", "twins", "clean", "fingerprints", "duplicates",
+    "manifests",
+)  # fmt: skip
 LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SPLIT_ROLES = ("train", "validation", "test")
 RULES = ("known_reupload", "published_list")
@@ -191,6 +196,8 @@ def _check(card: Card, path: Path) -> None:
 
     if not NAME.fullmatch(card.dataset):
         fail(f"the folder is named {card.dataset!r}", "lower case letters, digits and _")
+    if card.dataset in RESERVED:
+        fail(f"the folder is named {card.dataset!r}", "a name that is none of ours")
     for file in card.files:
         if not NAME.fullmatch(file.name):
             fail(f"file name {file.name!r}", "lower case letters, digits and _")
@@ -224,6 +231,8 @@ def _check(card: Card, path: Path) -> None:
             fail(f"list {named.name!r}", "either split or sql")
         if named.split is not None and named.split not in card.splits:
             fail(f"split {named.split!r} of list {named.name!r}", f"one of {', '.join(card.splits)}")
+        if named.name in card.splits and named.split != named.name:
+            fail(f"list {named.name!r}", "that split, or a name that no split has")
     if len({named.name for named in card.lists}) < len(card.lists):
         fail("two lists with one name", "a name each")
     if sum(named.default for named in card.lists) > 1:

@@ -8,7 +8,7 @@ import curation
 from curation.catalog.cards import Card
 from curation.catalog.identity import ID_MEANING
 from curation.catalog.store import num_rows, single_select, sql_text
-from curation.errors import BadCard, BadMetadata
+from curation.errors import BadCard, BadMetadata, FoleyproofError
 from curation.files import canonical_json, replacing
 from curation.manifest import CLIP_COLUMNS, FORMAT, METADATA_KEY, PARQUET
 from curation.verdict import Reason
@@ -163,7 +163,7 @@ def write_clips(
 
 def _wrong_file(
     db: "duckdb.DuckDBPyConnection", card: Card, raw: Path, failed: int, seen: int
-) -> BadMetadata:
+) -> FoleyproofError:
     """Most rows fail: not damaged rows, but columns that are not what the card says."""
     row = db.execute(
         "select origin.file, origin.row, reason, clip_id, source, source_id, start_s, end_s, split "
@@ -173,7 +173,13 @@ def _wrong_file(
         return BadMetadata(f"{raw}: {failed:,} of {seen:,} rows repeat another clip_id")
     file, number, reason, _, source, source_id, start_s, end_s, split = row
     meaning = ID_MEANING.get(source, "an id")
-    columns = next(entry.columns for entry in card.files if entry.path == file)
+    columns = next((entry.columns for entry in card.files if entry.path == file), None)
+    if columns is None:
+        return BadCard(
+            f"{card.folder / 'clips.sql'}: file is {file!r}, expected the column `file` of its table, "
+            f"one of {', '.join(entry.path for entry in card.files)} — and {failed:,} of {seen:,} rows "
+            f"fail, the first with {reason}: id {source_id!r}"
+        )
     return BadMetadata(
         f"{raw / file}: row {number}: {reason}: id {source_id!r}, {start_s} to {end_s} s, "
         f"split {split!r}; expected columns {', '.join(columns)}, an id of {meaning}, a split of "

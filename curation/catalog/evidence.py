@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 FILE = "evidence.parquet"
 
 
-def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) -> None:
-    """Write evidence.parquet: what others published about overlaps of this dataset."""
+def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) -> dict[str, int]:
+    """Write evidence.parquet; for each list that has some, how many entries have no readable id."""
     import duckdb
 
     db.execute(
@@ -25,6 +25,7 @@ def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) ->
         "source_id varchar, start_s double, group_id bigint, partner varchar, "
         "citation varchar)"
     )
+    unread: dict[str, int] = {}
     for evidence in card.evidence:
         common = [evidence.name, evidence.rule, list(evidence.heldout)]
         for group_id, group in enumerate(evidence.groups):
@@ -37,17 +38,26 @@ def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) ->
             columns = check_select(db, card, evidence.sql, f"evidence {evidence.name!r}")
             start = "start_s" if "start_s" in columns else "null"
             try:
-                # nulls go afterwards: as a condition, DuckDB would parse every id twice
+                # a table, so that every id is parsed once: as a condition it would be twice
                 db.execute(
-                    "insert into published select ?, ?, ?, *, null, ?, ? "
-                    f"from (select distinct source, source_id, {start} from ({evidence.sql}\n) "
-                    "order by all)",
+                    f"""create or replace temp table entries_read as
+                    select source, source_id, {start}::double as start_s, count(*) as n
+                    from ({evidence.sql}\n)
+                    group by all
+                    order by all"""
+                )
+                db.execute(
+                    "insert into published select ?, ?, ?, source, source_id, start_s, null, ?, ? "
+                    "from entries_read where source_id is not null",
                     [*common, evidence.partner, evidence.citation],
                 )
-                db.execute("delete from published where source_id is null")
+                lost = db.execute("select sum(n) from entries_read where source_id is null").fetchone()
+                if lost and lost[0]:
+                    unread[evidence.name] = unread.get(evidence.name, 0) + int(lost[0])
             except duckdb.Error as error:
                 raise BadCard(
                     f"{card.folder / 'card.toml'}: evidence {evidence.name!r}: {first_line(error)}"
                 ) from error
     with replacing(folder / FILE) as temporary:
         db.execute(f"copy published to {sql_text(temporary)} ({PARQUET})")
+    return unread

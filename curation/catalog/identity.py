@@ -24,7 +24,7 @@ _YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
 # 64 bits in eleven characters leave two bits of the last one unused; all those ids end in one of
 # these sixteen, so another last character means that the id was changed on its way to us.
 _LIKELY_YOUTUBE_ID = r"[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]"
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]+)?"  # Python refuses whole numbers of 4,301 digits
 _BLANK = r"[ \t]*"  # the engines disagree on \s
 _SUFFIX = r"(?:\.[A-Za-z][A-Za-z0-9]{1,4})?"
 
@@ -54,8 +54,10 @@ _YOUTUBE_URL = re.compile(
     rf"^https?://(?:[a-z-]+\.)*(?:youtube(?:-nocookie)?\.com|youtu\.be)/"
     rf"(?:watch\?(?:.*&)?v=|embed/|shorts/|live/|v/)?({_YOUTUBE_ID})(?:[?&#](.*))?$"
 )
-_URL_START = re.compile(r"(?:^|&)(?:t|start)=(\d+)s?(?:&|$)")
-_FREESOUND_URL = re.compile(r"^https?://(?:www\.)?freesound\.org/(?:people/[^/]+/sounds|s)/(\d+)/?$")
+_URL_START = re.compile(r"(?:^|&)(?:t|start)=([0-9]{1,12})s?(?:&|$)")
+_FREESOUND_URL = re.compile(
+    r"^https?://(?:www\.)?freesound\.org/(?:people/[^/]+/sounds|s)/0*([1-9][0-9]{0,8})/?$"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,7 @@ def parse(text: str) -> Identity | None:
         start = _URL_START.search(url[2] or "")
         return Identity(source="youtube", source_id=url[1], start_s=float(start[1]) if start else None)
     if url := _FREESOUND_URL.match(text):
-        return Identity(source="freesound", source_id=str(int(url[1])))
+        return Identity(source="freesound", source_id=url[1])
     if clip := re.match(YOUTUBE_CLIP, text):
         start_s, end_s = _interval(*clip.groups()[1:])
         return Identity(source="youtube", source_id=clip[1], start_s=start_s, end_s=end_s)

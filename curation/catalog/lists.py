@@ -1,5 +1,6 @@
 """Named lists: what a name given to --test or --train stands for, and the digest that pins it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def heldout_selection(key: str, cards: dict[str, Card]) -> Selection:
     Raises:
         UsageProblem: no dataset, list or split of that name; the known ones are listed.
     """
-    dataset, _, name = key.replace("/", "@").partition("@")
+    dataset, mark, name = _parts(key)
     card = _card(dataset, cards, key)
     if not name:
         default = next((named for named in card.lists if named.default), None)
@@ -65,22 +66,29 @@ def heldout_selection(key: str, cards: dict[str, Card]) -> Selection:
                     f"{key!r} has no test split or default list, expected one of: {_choices(card)}"
                 )
             return Selection(key=key, dataset=dataset, splits=tests, title=card.title)
-    return _named(key, card, name)
+    return _named(key, card, mark, name)
 
 
 def train_selection(key: str, cards: dict[str, Card]) -> Selection:
     """What a name given to --train means: a dataset's train splits, a split, or a named list."""
-    dataset, _, name = key.replace("/", "@").partition("@")
+    dataset, mark, name = _parts(key)
     card = _card(dataset, cards, key)
     if not name:
         if not card.train_splits:
             raise UsageProblem(f"{key!r} has no train split, expected one of: {_choices(card)}")
         return Selection(key=key, dataset=dataset, splits=card.train_splits, title=card.title)
-    return _named(key, card, name)
+    return _named(key, card, mark, name)
 
 
-def _named(key: str, card: Card, name: str) -> Selection:
-    for named in card.lists:
+def _parts(key: str) -> tuple[str, str, str]:
+    """Dataset, mark and name of `dataset@list` and `dataset/split`; the last two empty without."""
+    dataset, mark, name = re.fullmatch(r"([^@/]*)([@/]?)(.*)", key, flags=re.DOTALL).groups()  # type: ignore[union-attr]  # fits any text
+    return dataset, mark, name
+
+
+def _named(key: str, card: Card, mark: str, name: str) -> Selection:
+    """Behind `/` the split; else the list, or the split where no list has that name."""
+    for named in card.lists if mark != "/" else ():
         if named.name == name:
             return Selection(
                 key=key,
@@ -91,7 +99,10 @@ def _named(key: str, card: Card, name: str) -> Selection:
             )
     if name in card.splits:
         return Selection(key=key, dataset=card.dataset, splits=(name,), title=f"split {name}")
-    raise UsageProblem(f"unknown list {key!r}, expected one of: {_choices(card)} — see: curate datasets")
+    what, known = "list", _choices(card)
+    if mark == "/":
+        what, known = "split", ", ".join(f"{card.dataset}/{split}" for split in card.splits)
+    raise UsageProblem(f"unknown {what} {key!r}, expected one of: {known} — see: curate datasets")
 
 
 def _card(dataset: str, cards: dict[str, Card], key: str) -> Card:

@@ -49,7 +49,13 @@ def _dataset(card: Card, record: dict[str, Any], manifests: Path) -> dict[str, A
         "errata": list(card.errata),
         "evidence": [{"name": e.name, "rule": e.rule, "said_by": e.citation} for e in card.evidence],
         "files": [
-            {"path": f.path, "url": f.url, "at_hand": f.path in at_hand, "optional": f.optional}
+            {
+                "path": f.path,
+                "url": f.url,
+                "sha256": f.sha256,
+                "at_hand": f.path in at_hand,
+                "optional": f.optional,
+            }
             for f in card.files
         ],
     }

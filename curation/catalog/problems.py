@@ -1,4 +1,8 @@
-"""What build could not take as it stood: `problems.parquet`, one row each, with a reason."""
+"""What build could not take as it stood: `problems.parquet`, one row each, with a reason.
+
+The verdict is that of verdict.py: a row of the dataset is `failed`, or `kept` and reported; an entry
+of a named list that is no clip of the dataset is `unresolved`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +47,7 @@ def write_problems(
         )
     if _has_entries(db):
         parts.append(
-            f"""select null, source_id, 'lists', '{Reason.UNRESOLVED_ENTRY}', 'failed',
+            f"""select null, source_id, 'lists', '{Reason.UNRESOLVED_ENTRY}', 'unresolved',
             e.list || ' names ' || coalesce(e.source || ':' || e.source_id, 'no id')
             || coalesce(' at ' || e.start_ms / 1000 || ' s', '') || ', which is no clip of the dataset',
             {{'file': e.list, 'row': null::bigint}}

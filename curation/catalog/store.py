@@ -153,7 +153,9 @@ def _view_files(manifests: Path) -> dict[str, list[Path]]:
     for name in ("overlaps", "twins"):
         views[name] = [manifests / f"{name}.parquet"]
     for folder in sorted(manifests.glob("clean/*/certificate.json")):
-        for kind in ("kept", "excluded"):
+        if ".tmp-" in folder.parent.name:
+            continue  # not there yet, or no longer
+        for kind in ("kept", "excluded", "heldout_kept", "heldout_excluded"):
             views[f"{folder.parent.name}_{kind}"] = [folder.parent / f"{kind}.parquet"]
     found = {view: [path for path in paths if path.is_file()] for view, paths in views.items()}
     return {view: paths for view, paths in found.items() if paths}

@@ -10,7 +10,7 @@ from curation.catalog.identity import Identity, parse
 from curation.catalog.lists import built_path
 from curation.catalog.store import built_datasets, sql_text, work_connection
 from curation.decision import certificate
-from curation.decision.policy import CleanConfig, Policy
+from curation.decision.policy import DEFAULT_TESTS, CleanConfig, Policy
 from curation.errors import UsageProblem
 from curation.matching import overlap
 from curation.matching.comparison import Comparison, compare
@@ -61,18 +61,24 @@ def blame(
 
     Args:
         name: the clean manifest to ask; None: the newest.
-        tests: the test sets to hold it against where no clean manifest exists.
+        tests: the test sets to hold it against, instead of asking a clean manifest.
         as_test_item: ask which training rows overlap it, rather than what it overlaps.
 
     Raises:
         UsageProblem: no built manifest has such a clip.
+        ManifestChanged: the manifests are not those the clean manifest was made from.
     """
-    folder = certificate.named(manifests, name) if name else certificate.newest(manifests)
-    document = certificate.read(folder) if folder else None
-    config = config_of(document, tests)
-    comparison = compare(
-        config.tests, train=config.train, manifests=manifests, cards=cards, margin_s=config.margin_s
+    folder = (
+        certificate.named(manifests, name) if name else None if tests else certificate.newest(manifests)
     )
+    if folder is None:
+        config = CleanConfig(tests=tuple(tests) or DEFAULT_TESTS)
+        comparison = compare(config.tests, train=None, manifests=manifests, cards=cards)
+    else:
+        document = certificate.read(folder)
+        config = certificate.config_of(document)
+        comparison = certificate.comparison_of(document, manifests=manifests, cards=cards)
+        certificate.check_manifests(folder, document)
     identity = parse(clip)
     with work_connection(manifests) as db:
         rows = _rows(db, manifests, clip, identity)
@@ -95,20 +101,6 @@ def blame(
         as_test_item=as_test_item,
         findings=findings,
     )
-
-
-def config_of(document: dict[str, Any] | None, tests: Sequence[str] = ()) -> CleanConfig:
-    """The options a certificate records; the defaults for `tests` where there is none."""
-    if document is None:
-        return CleanConfig(tests=tuple(tests))
-    saved = document["config"]
-    train = saved["train"]
-    return CleanConfig(**{
-        **saved,
-        "tests": tuple(saved["tests"]),
-        "train": None if train is None else tuple(train),
-        "policy": Policy(saved["policy"]),
-    })  # fmt: skip
 
 
 def _read_as(identity: Identity | None) -> str:
@@ -165,7 +157,7 @@ def _finding(
     side = "heldout" if as_test_item else "train"
     result = db.execute(
         f"""select test_list, heldout_dataset, heldout_clip_id, train_dataset, train_clip_id, rule,
-            measure, offset_s, via
+            measure, offset_s, via, train_is_item
         from evidence where {side}_dataset = ? and {side}_clip_id = ?
         order by rule_order, test, heldout_clip_id, train_clip_id, via""",
         [row["dataset"], row["clip_id"]],
@@ -174,7 +166,10 @@ def _finding(
     evidence = []
     for values in result.fetchall():
         entry = dict(zip(names, values, strict=True))
-        entry["acted_on"] = entry["rule"] in config.rules and config.policy != Policy.REPORT
+        not_trained_on = entry.pop("train_is_item") and as_test_item
+        entry["acted_on"] = (
+            entry["rule"] in config.rules and config.policy != Policy.REPORT and not not_trained_on
+        )
         entry["said_by"] = citations.get(entry.pop("via")) or "the ids themselves"
         evidence.append(entry)
     verdict = _verdict(db, comparison, config, row, evidence, as_test_item=as_test_item)
@@ -219,7 +214,7 @@ def _verdict(
 
 def blame_text(answer: Blame) -> str:
     """The answer as people read it."""
-    where = f"clean/{answer.manifest}" if answer.manifest else "no clean manifest yet"
+    where = f"clean/{answer.manifest}" if answer.manifest else "as clean would decide"
     lines = [f"{answer.asked}: {_read_as(answer.identity)}; {where} against "
              f"{', '.join(answer.tests)}"]  # fmt: skip
     for finding in answer.findings:

@@ -7,8 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from curation.catalog import evidence as published_evidence
+from curation.catalog.cards import Card
+from curation.catalog.record import read_record
+from curation.decision.policy import CleanConfig, Policy
 from curation.errors import ManifestChanged, UsageProblem
 from curation.files import digest_of, sha256_file
+from curation.matching.comparison import Comparison, compare
 
 FORMAT = "foleyproof-certificate/1"
 FILE = "certificate.json"
@@ -71,6 +76,49 @@ def check_files(folder: Path, document: dict[str, Any]) -> None:
                     f"{entry['sha256'][:12]}… — the file was changed since; run again: "
                     f"curate clean --name {folder.name}"
                 )
+
+
+def check_manifests(folder: Path, document: dict[str, Any]) -> None:
+    """Compare the manifests that the certificate names with what build completed since.
+
+    Raises:
+        ManifestChanged: naming the first one that was built anew.
+    """
+    manifests = folder.parent.parent
+    for name, entry in document["manifests"].items():
+        dataset, _, file = name.partition("/")
+        output = read_record(manifests, dataset).get("outputs", {}).get(file, {})
+        if output.get("sha256") != entry["sha256"]:
+            raise ManifestChanged(
+                f"{manifests / name}: was built anew since clean/{folder.name} was made from it, "
+                f"expected the same — run again: curate clean --name {folder.name}"
+            )
+
+
+def config_of(document: dict[str, Any]) -> CleanConfig:
+    """The options that a certificate records."""
+    saved = document["config"]
+    train = None if saved["train"] is None else tuple(saved["train"])
+    return CleanConfig(
+        **{**saved, "tests": tuple(saved["tests"]), "train": train, "policy": Policy(saved["policy"])}
+    )
+
+
+def comparison_of(document: dict[str, Any], *, manifests: Path, cards: dict[str, Card]) -> Comparison:
+    """The comparison that a certificate stands for, whatever was built since."""
+    config = config_of(document)
+    return compare(
+        config.tests,
+        train=tuple(document["train"]),
+        manifests=manifests,
+        cards=cards,
+        margin_s=config.margin_s,
+        publishers=[
+            name.partition("/")[0]
+            for name in document["manifests"]
+            if name.endswith(published_evidence.FILE)
+        ],
+    )
 
 
 def named(manifests: Path, name: str) -> Path:

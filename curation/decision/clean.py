@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import curation
+from curation.catalog import evidence as published_evidence
 from curation.catalog.cards import NAME, Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import built_path
@@ -19,6 +20,7 @@ from curation.catalog.record import read_record
 from curation.catalog.store import built_datasets, num_rows, sql_text, work_connection
 from curation.decision import certificate
 from curation.decision.policy import REASONS, TIERS, CleanConfig, Policy
+from curation.decision.unknown import unidentified_rows, unknown
 from curation.errors import ConfigDiffers, ManifestChanged, UsageProblem
 from curation.files import canonical_json, replacing_folder, sha256_file, write_json
 from curation.manifest import CLIP_COLUMNS, EXCLUSION_COLUMNS, FORMAT, METADATA_KEY, PARQUET
@@ -40,7 +42,8 @@ class Cleaned:
 
     folder: Path
     tally: Tally
-    held_out: int  # rows of train splits that are test items, and rows of all other splits
+    held_out: int  # rows that are test items, or of splits that nobody trains on
+    not_chosen: int  # rows of train splits that --train leaves out
     document: dict[str, Any]  # the certificate
 
 
@@ -74,7 +77,7 @@ def clean(
         overlap.find(db, comparison)
         tests = matrix(db, comparison)
         overlap.write_evidence(db, comparison, tests)
-        tally, held_out = _write_train(db, comparison, config, temporary)
+        tally, held_out, not_chosen = _write_train(db, comparison, config, temporary)
         heldout = _write_heldout(db, comparison, config, temporary)
         document = certificate.seal(
             {
@@ -84,6 +87,7 @@ def clean(
                     "kept": tally.kept,
                     "excluded": tally.dropped,
                     "held_out": held_out,
+                    "not_chosen": not_chosen,
                 },
                 "heldout_counts": heldout,
                 "outputs": {
@@ -97,7 +101,9 @@ def clean(
             }
         )
         write_json(temporary / certificate.FILE, document)
-    return Cleaned(folder=folder, tally=tally, held_out=held_out, document=document)
+    return Cleaned(
+        folder=folder, tally=tally, held_out=held_out, not_chosen=not_chosen, document=document
+    )
 
 
 def _same_config(folder: Path, config: CleanConfig, *, replace: bool) -> None:
@@ -106,7 +112,7 @@ def _same_config(folder: Path, config: CleanConfig, *, replace: bool) -> None:
     if replace or not path.is_file():
         return
     try:
-        former = json.loads(path.read_text(encoding="utf-8"))["config"]
+        former = dict(json.loads(path.read_text(encoding="utf-8"))["config"])
     except (ValueError, KeyError, TypeError):
         return  # damaged: clean writes it anew
     wanted = json.loads(canonical_json(asdict(config)))
@@ -149,8 +155,8 @@ def _write_train(
     comparison: Comparison,
     config: CleanConfig,
     folder: Path,
-) -> tuple[Tally, int]:
-    """Write kept.parquet and excluded.parquet; the sum, and how many rows were held out."""
+) -> tuple[Tally, int, int]:
+    """Write kept.parquet and excluded.parquet; the sum, and rows held out and not chosen."""
     drops = config.policy in (Policy.PREFER_TEST, Policy.DROP_BOTH)
     rules = ", ".join(sql_text(rule) for rule in config.rules)
     db.execute(
@@ -207,31 +213,32 @@ def _mask(db: "duckdb.DuckDBPyConnection", comparison: Comparison, dataset: str)
     return mask.tobytes().decode("ascii")
 
 
-def _is_input(comparison: Comparison, dataset: str) -> str:
-    """The condition that a row of the dataset is input: of a training set, and no test item."""
-    chosen = " or ".join(s.where() for s in comparison.trains if s.dataset == dataset)
-    heldout = " or ".join(test.where() for test in comparison.tests if test.dataset == dataset)
-    return f"({chosen})" + (f" and not ({heldout})" if heldout else "")
-
-
 def _rows_of(comparison: Comparison, dataset: str, condition: str) -> str:
     path = sql_text(built_path(comparison.manifests, dataset))
     return f"""select *
         from read_parquet({path}, file_row_number = true),
              (select rows from dropped where dataset = {sql_text(dataset)})
-        where {_is_input(comparison, dataset)} and {condition}"""
+        where {comparison.is_input(dataset)} and {condition}"""
 
 
-def _tally(db: "duckdb.DuckDBPyConnection", comparison: Comparison, folder: Path) -> tuple[Tally, int]:
-    """Count the input by itself, so that the sum can fail."""
-    seen = total = 0
+def _tally(
+    db: "duckdb.DuckDBPyConnection", comparison: Comparison, folder: Path
+) -> tuple[Tally, int, int]:
+    """Count the input by itself, so that the sum can fail; and the rows that are no input."""
+    seen = held_out = not_chosen = 0
     for dataset in sorted({selection.dataset for selection in comparison.trains}):
-        path = sql_text(built_path(comparison.manifests, dataset))
+        splits = comparison.records[dataset]["splits"]
+        trained = ", ".join(sql_text(name) for name in splits if splits[name]["role"] == "train")
         rows = db.execute(
-            f"select count(*) filter (where {_is_input(comparison, dataset)}), count(*) "
-            f"from read_parquet({path})"
-        ).fetchone() or (0, 0)
-        seen, total = seen + rows[0], total + rows[1]
+            f"""select count(*) filter (where {comparison.is_input(dataset)}),
+                count(*) filter (where not ({comparison.is_input(dataset)})
+                    and ({comparison.is_item(dataset)} or split not in ({trained or "''"}))),
+                count(*)
+            from read_parquet({sql_text(built_path(comparison.manifests, dataset))})"""
+        ).fetchone() or (0, 0, 0)
+        seen += rows[0]
+        held_out += rows[1]
+        not_chosen += rows[2] - rows[0] - rows[1]
     dropped = dict(
         db.execute(
             "select reason, count(*) from read_parquet(?) group by 1 order by 1",
@@ -240,7 +247,7 @@ def _tally(db: "duckdb.DuckDBPyConnection", comparison: Comparison, folder: Path
     )
     tally = Tally(seen=seen, kept=num_rows(db, folder / "kept.parquet"), dropped=dropped)
     tally.check()
-    return tally, total - seen
+    return tally, held_out, not_chosen
 
 
 def _write_heldout(
@@ -258,10 +265,8 @@ def _write_heldout(
         select * from (
             select *, row_number() over (partition by test, heldout_clip_id
                 order by rule_order, train_dataset, train_clip_id, offset_s, via) as rank
-            from evidence e where rule in ({rules}) and heldout_clip_id is not null
-                -- a row that another of these test sets holds is not trained on
-                and not exists (select 1 from items i
-                    where i.dataset = e.train_dataset and i.clip_id = e.train_clip_id)
+            from evidence
+            where rule in ({rules}) and heldout_clip_id is not null and not train_is_item
         ) where rank = 1"""
     )
     parts = " union all ".join(
@@ -308,6 +313,7 @@ def _what_was_checked(
     import duckdb
 
     records = comparison.records
+    unidentified = unidentified_rows(db, comparison)
     return {
         "format": certificate.FORMAT,
         "made_by": {"foleyproof": curation.__version__, "duckdb": duckdb.__version__},
@@ -333,52 +339,17 @@ def _what_was_checked(
                 "incomplete": record["missing"],
             }
             for dataset, record in records.items()
+        }
+        | {
+            f"{dataset}/{published_evidence.FILE}": read_record(comparison.manifests, dataset)[
+                "outputs"
+            ][published_evidence.FILE]
+            for dataset in comparison.publishers
         },
         "published_lists": {test["list"]: test["published_lists"] for test in tests.values()},
         "unknown": {
-            test.name: _unknown(db, comparison, tests[test.key], index, config)
+            test.name: unknown(db, comparison, config, index, tests[test.key], unidentified)
             for index, test in enumerate(comparison.tests)
         },
         "not_covered": list(certificate.NOT_COVERED),
-    }
-
-
-def _unknown(
-    db: "duckdb.DuckDBPyConnection",
-    comparison: Comparison,
-    test: dict[str, Any],
-    index: int,
-    config: CleanConfig,
-) -> dict[str, Any]:
-    """What identity cannot tell about one test set.
-
-    An unidentified training row may be any test item of its source, and an unidentified test item
-    may be any training row of its source: the bound is the number of test items this leaves open.
-    """
-    trains = {selection.key: selection for selection in comparison.trains}
-    cells = [test["overlap"][key] for key in trains]
-    open_rows: dict[str, int] = {}
-    for selection in trains.values():
-        for split in selection.splits:
-            entry = comparison.records[selection.dataset]["splits"][split]
-            for source, n in entry["unidentified_by_source"].items():
-                open_rows[source] = open_rows.get(source, 0) + n
-    identified = dict(
-        db.execute(
-            "select source, count(*) from heldout where test = ? and source_id is not null group by 1",
-            [index],
-        ).fetchall()
-    )
-    bound = test["unidentified"] + sum(
-        min(n, identified.get(source, 0)) for source, n in open_rows.items()
-    )
-    if config.policy == Policy.REPORT:  # what was found stays in the training data
-        label = {"start": "same_start"}.get(config.match, config.match)
-        bound += sum(cell["test_items"][label] or 0 for cell in cells)
-    return {
-        "unidentified_test_items": test["unidentified"],
-        "unidentified_train_rows": sum(open_rows.values()),
-        "leaked_test_items_at_most": min(test["size"], bound),
-        "train_rows_on_published_lists": sum(cell["published_list_bound"] for cell in cells),
-        "published_lists_applied": config.use_published,
     }

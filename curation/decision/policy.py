@@ -28,6 +28,9 @@ REASONS = {
 TIERS = {rule: "review" if rule == "published_list" else "auto" for rule in RULES}
 
 
+DEFAULT_TESTS = ("vggsound", "audiocaps")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanConfig:
     """Everything that decides what `clean` keeps, apart from the manifests themselves."""

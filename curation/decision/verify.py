@@ -11,13 +11,12 @@ from curation.catalog.lists import built_path
 from curation.catalog.record import read_record
 from curation.catalog.store import built_datasets, num_rows, provenance, sql_text, work_connection
 from curation.decision import certificate
-from curation.decision.blame import config_of
 from curation.decision.policy import Policy
 from curation.errors import BadManifest, FoleyproofError, ManifestChanged, UsageProblem
 from curation.files import sha256_file
 from curation.manifest import CLIP_COLUMNS
 from curation.matching import overlap
-from curation.matching.comparison import Comparison, compare
+from curation.matching.comparison import Comparison
 from curation.matching.matrix import matrix
 
 if TYPE_CHECKING:
@@ -117,20 +116,30 @@ def _clean(manifests: Path, cards: dict[str, Card], name: str) -> None:
     folder = manifests / "clean" / name
     document = certificate.read(folder)
     certificate.check_files(folder, document)
-    config = config_of(document)
-    train = config.train or tuple(document["train"])
-    comparison = compare(
-        config.tests, train=train, manifests=manifests, cards=cards, margin_s=config.margin_s
-    )
+    config = certificate.config_of(document)
+    comparison = certificate.comparison_of(document, manifests=manifests, cards=cards)
     with work_connection(manifests) as db:
-        kept, excluded = (folder / f"{part}.parquet" for part in ("kept", "excluded"))
-        counts = document["counts"]
-        total = num_rows(db, kept) + num_rows(db, excluded)
-        if total != counts["input"]:
-            raise ManifestChanged(f"{folder}: kept + excluded = {total:,}, input {counts['input']:,}")
+        _sums(db, folder, document)
         overlap.find(db, comparison)
         _lists_unchanged(db, comparison, document, folder)
-        _no_kept_overlap(db, config.rules, config.policy, kept)
+        if config.policy in (Policy.PREFER_TEST, Policy.DROP_BOTH):
+            _no_overlap(db, config.rules, folder / "kept.parquet", _TRAIN_SIDE)
+        if config.policy in (Policy.PREFER_TRAIN, Policy.DROP_BOTH):
+            _no_overlap(db, config.rules, folder / "heldout_kept.parquet", _HELDOUT_SIDE)
+
+
+def _sums(db: "duckdb.DuckDBPyConnection", folder: Path, document: dict[str, Any]) -> None:
+    """Kept and excluded rows make the input, on both sides."""
+    counts = {"": document["counts"]["input"]}
+    if heldout := document["heldout_counts"]:
+        counts["heldout_"] = sum(entry["input"] for entry in heldout.values())
+    for side, recorded in counts.items():
+        parts = (folder / f"{side}{part}.parquet" for part in ("kept", "excluded"))
+        if (total := sum(num_rows(db, path) for path in parts)) != recorded:
+            raise ManifestChanged(
+                f"{folder}: {side}kept + {side}excluded = {total:,}, expected {recorded:,} — "
+                f"run again: curate clean --name {folder.name}"
+            )
 
 
 def _lists_unchanged(
@@ -148,21 +157,24 @@ def _lists_unchanged(
             )
 
 
-def _no_kept_overlap(
-    db: "duckdb.DuckDBPyConnection", rules: tuple[str, ...], policy: Policy, kept: Path
-) -> None:
-    if policy not in (Policy.PREFER_TEST, Policy.DROP_BOTH):
-        return
+# what a kept row k must not be in evidence e
+_TRAIN_SIDE = "k.dataset = e.train_dataset and k.clip_id = e.train_clip_id"
+_HELDOUT_SIDE = """k.test_list = e.test_list and k.dataset = e.heldout_dataset
+    and k.clip_id = e.heldout_clip_id and not e.train_is_item"""
+
+
+def _no_overlap(db: "duckdb.DuckDBPyConnection", rules: tuple[str, ...], kept: Path, side: str) -> None:
+    """Raise ManifestChanged where a kept row has evidence that clean acts on."""
     acted = ", ".join(sql_text(rule) for rule in rules)
-    row = db.execute(
-        f"""select e.train_dataset || '/' || e.train_clip_id, e.rule, e.test_list
-        from evidence e semi join read_parquet(?) k
-          on k.dataset = e.train_dataset and k.clip_id = e.train_clip_id
+    rows = db.execute(
+        f"""select e.train_dataset || '/' || e.train_clip_id, e.rule,
+            e.heldout_dataset || '/' || coalesce(e.heldout_clip_id, '?')
+        from evidence e semi join read_parquet(?) k on {side}
         where e.rule in ({acted}) order by all limit 1""",
         [str(kept)],
-    ).fetchone()
-    if row:
+    ).fetchall()
+    for train, rule, heldout in rows:
         raise ManifestChanged(
-            f"{kept}: holds {row[0]}, which overlaps {row[2]} by {row[1]} — "
-            f"run again: curate clean --name {kept.parent.name}"
+            f"{kept}: training clip {train} overlaps test clip {heldout} by {rule}, expected no such "
+            f"pair — run again: curate clean --name {kept.parent.name}"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,27 @@ class Comparison:
     margin_s: float = 0.0
     heldout_where: str = "true"  # narrows the held-out clips, as `curate blame` does
     train_where: str = "true"
+    publishers: tuple[str, ...] = ()  # datasets whose published evidence counts
     records: dict[str, dict[str, Any]] = field(default_factory=dict)  # build.json by dataset
 
     @property
     def datasets(self) -> list[str]:
         """Every dataset with a part in it, in alphabetical order."""
         return sorted({s.dataset for s in (*self.tests, *self.trains, *self.others)})
+
+    def empty_splits(self, selection: Selection) -> list[str]:
+        """Splits of a selection that have no rows: their files were not at hand."""
+        splits = self.records[selection.dataset]["splits"]
+        return [split for split in selection.splits if splits[split]["rows"] == 0]
+
+    def is_input(self, dataset: str) -> str:
+        """The condition that a row of the dataset is in a training set, and no test item."""
+        chosen = " or ".join(s.where() for s in self.trains if s.dataset == dataset)
+        return f"({chosen}) and not {self.is_item(dataset)}"
+
+    def is_item(self, dataset: str) -> str:
+        """The condition that a row of the dataset is an item of one of the test sets."""
+        return f"({' or '.join(t.where() for t in self.tests if t.dataset == dataset) or 'false'})"
 
 
 def compare(
@@ -44,36 +60,57 @@ def compare(
     manifests: Path,
     cards: dict[str, Card],
     margin_s: float = 0.0,
+    publishers: Iterable[str] | None = None,
 ) -> Comparison:
     """Resolve names against what is built.
+
+    Args:
+        train: None: the train splits of all that is built, and beside them its other splits.
+        publishers: datasets whose published evidence counts; None: all that is built.
 
     Raises:
         UsageProblem: a name is unknown or not built yet.
         ManifestChanged: a built file is not the one that build completed.
     """
     heldout = tuple(heldout_selection(key, cards) for key in dict.fromkeys(tests))
-    built = [name for name in built_datasets(manifests) if name in cards]
+    for one, other in combinations(heldout, 2):
+        if one.name == other.name:
+            raise UsageProblem(
+                f"{one.key!r} and {other.key!r} are one list, {one.name}, expected each list once"
+            )
+    built = built_datasets(manifests)
     if train is not None:
         trains = tuple(train_selection(key, cards) for key in dict.fromkeys(train))
         others: tuple[Selection, ...] = ()
     elif built:
+        if strange := sorted(set(built) - set(cards)):
+            raise UsageProblem(
+                f"{', '.join(strange)}: built in {manifests}, but no card is known of that name — give "
+                "its folder with --cards DIR, or name the training sets with --train"
+            )
         trains = tuple(train_selection(n, cards) for n in built if cards[n].train_splits)
         others = tuple(
             train_selection(f"{name}/{split}", cards)
             for name in built
             for split in cards[name].splits
-            if split not in cards[name].train_splits
+            if split not in cards[name].train_splits and _has_rows(manifests, name, split)
         )
     else:
         raise UsageProblem(
             f"{manifests}: nothing is built there; without --train the six training sets are "
-            f"compared ({', '.join(SIX_TRAINING_SETS)}), and fetching them needs the network — give "
-            "a folder with their metadata: curate fetch --from DIR && curate build"
+            f"compared ({', '.join(SIX_TRAINING_SETS)}; freesound is a part of wavcaps for now), and "
+            "fetching them needs the network — give a folder with their metadata: "
+            "curate fetch --from DIR && curate build"
         )
     if not heldout or not trains:
         raise UsageProblem("no test set or no training set was named — see: curate datasets")
     comparison = Comparison(
-        manifests=manifests, tests=heldout, trains=trains, others=others, margin_s=margin_s
+        manifests=manifests,
+        tests=heldout,
+        trains=trains,
+        others=others,
+        margin_s=margin_s,
+        publishers=tuple(built if publishers is None else publishers),
     )
     for dataset in comparison.datasets:
         if dataset not in built:
@@ -85,9 +122,14 @@ def compare(
         record = read_record(manifests, dataset)
         _check_size(built_path(manifests, dataset), record)
         comparison.records[dataset] = record
-    for dataset in built_datasets(manifests):  # what any of them publishes is evidence
+    for dataset in comparison.publishers:
         _check_size(manifests / dataset / EVIDENCE_FILE, read_record(manifests, dataset))
     return comparison
+
+
+def _has_rows(manifests: Path, dataset: str, split: str) -> bool:
+    splits = read_record(manifests, dataset)["splits"]
+    return split in splits and splits[split]["rows"] > 0
 
 
 def _check_size(path: Path, record: dict[str, Any]) -> None:

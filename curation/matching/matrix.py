@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from curation.catalog.lists import LIST_DIGEST, Selection, built_path
 from curation.catalog.store import sql_text
 from curation.matching.comparison import Comparison
+from curation.matching.overlap import chosen
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,6 +38,7 @@ def matrix(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str,
             cells[selection.key] = {
                 "train_rows": train["rows"],
                 "unidentified": train["rows"] - train["identified"],
+                "empty_splits": comparison.empty_splits(selection),
                 **_cell(counts.get((index, column)), size, train),
             }
         tests[test.key] = {
@@ -84,7 +86,7 @@ def _text_list(names: Sequence[str]) -> str:
 
 def _cell(counts: dict[str, int] | None, test: dict[str, Any], train: dict[str, int]) -> dict[str, Any]:
     """One cell; a count is null where a whole side cannot tell."""
-    empty = train["rows"] == 0
+    empty = train["rows"] == 0 < train["all"]  # all its rows are the test list itself
     tells = {"id": empty or (test["identified"] > 0 and train["identified"] > 0)}
     tells["interval"] = tells["id"]
     tells["same_start"] = tells["id"] and (empty or (test["timed"] > 0 and train["timed"] > 0))
@@ -115,7 +117,10 @@ def _train_size(
     index: int,
     selection: Selection,
 ) -> dict[str, int]:
-    """Rows of a training set, with ids and with starts, less the rows of the test list itself."""
+    """Rows of a training set, with ids and with starts, less the rows of the test list itself.
+
+    `all` is the number of rows before those were taken out.
+    """
     names = ("rows", "identified", "timed")
     if selection.splits:
         splits = comparison.records[selection.dataset]["splits"]
@@ -128,13 +133,14 @@ def _train_size(
         own += f" and not ({test.where()})" if selection.dataset == test.dataset else ""
         table = f"read_parquet({sql_text(built_path(comparison.manifests, selection.dataset))})"
     if selection.splits and selection.dataset != test.dataset:
-        return size
+        return {**size, "all": size["rows"]}
     start = "start_ms" if table == "heldout" else "start_s"
     found = db.execute(
         f"select count(*), count(source_id), count({start}) from {table} where {own}"
     ).fetchone() or (0, 0, 0)
     sign = -1 if selection.splits else 1
-    return {name: size[name] + sign * n for name, n in zip(names, found, strict=True)}
+    left = {name: size[name] + sign * n for name, n in zip(names, found, strict=True)}
+    return {**left, "all": size["rows"] or left["rows"]}
 
 
 def _published_counts(
@@ -142,14 +148,15 @@ def _published_counts(
 ) -> dict[int, list[dict[str, Any]]]:
     """What the published lists say about each test set, and what they miss of `same_id`."""
     rows = db.execute(
-        """with lists as (
+        f"""with lists as (
             select via, any_value(heldout) as heldout, any_value(partner) as partner,
                    count(*) as entries
             from published where rule = 'published_list' group by via
         ),
         ids as (select distinct test, dataset, source, source_id from heldout
                 where source_id is not null),
-        leaked as (select distinct test, source, source_id from pairs where via is null)
+        leaked as (select distinct test, source, source_id from pairs
+                   where via is null and ({chosen(comparison)}))
         select ids.test, lists.via, lists.partner, lists.entries, count(*) as test_ids,
                count(p.source_id) as covered, count(leaked.source_id) as leaked,
                count(leaked.source_id) filter (where p.source_id is null) as missed

@@ -6,18 +6,22 @@ from typing import Any
 
 from curation.tables import Cell, render
 
-_LABELS = {"id": "id", "interval": "interval", "start": "same_start"}
+LABELS = {"id": "id", "interval": "interval", "start": "same_start"}
 _HEADER = ("test set", "in", "rows", "by id", "%", "interval", "same start", "re-uploads")
 
 
-def overlapping(tests: dict[str, Any], trains: Sequence[str], match: str) -> int:
-    """How many pairs of a test set and a training set overlap, known re-uploads included."""
-    return sum(
-        bool(test["overlap"][key]["test_items"][_LABELS[match]])
-        or bool(test["overlap"][key]["known_reupload"])
-        for test in tests.values()
-        for key in trains
+def overlapping(tests: dict[str, Any], trains: Sequence[str], match: str) -> tuple[int, int, int]:
+    """How many pairs of a test and a training set overlap, do not, and cannot be told.
+
+    A known re-upload is an overlap.
+    """
+    cells = [test["overlap"][key] for test in tests.values() for key in trains]
+    counts = [cell["test_items"][LABELS[match]] for cell in cells]
+    found = sum(bool(n) or bool(cell["known_reupload"]) for n, cell in zip(counts, cells, strict=True))
+    unknown = sum(
+        n is None and not cell["known_reupload"] for n, cell in zip(counts, cells, strict=True)
     )
+    return found, len(cells) - found - unknown, unknown
 
 
 def matrix_text(
@@ -25,46 +29,46 @@ def matrix_text(
 ) -> tuple[str, list[str]]:
     """The matrix in one of `tables.FORMATS`, and lines on what the counts cannot tell.
 
-    Held-out splits that share nothing are left out of the table for the screen.
+    Held-out splits that share nothing, or cannot be told, are left out of the table for the screen.
     """
     rows: list[list[Cell]] = []
-    hidden = 0
+    zero = unknown = 0
     for test in tests.values():
+        first = True
         for key, cell in test["overlap"].items():
-            silent = key not in trains and not any(cell["test_items"].values())
-            if silent and format == "table":
-                hidden += 1
-                continue
-            rows.append(_row(test, key, cell, match))
-    if format != "csv":
-        shown = [[_name(test) if first else "" for first in _firsts(rows, test)]
-                 for test in tests.values()]  # fmt: skip
-        for row, name in zip(rows, [n for names in shown for n in names], strict=True):
-            row[0] = name
+            items = cell["test_items"]
+            if format == "table" and key not in trains and not cell["known_reupload"]:
+                if items["id"] is None:
+                    unknown += 1
+                    continue
+                if items["id"] == 0:
+                    zero += 1
+                    continue
+            name = _name(test) if first or format == "csv" else ""
+            rows.append(_row(name if format != "csv" else test["list"], test, key, cell, match))
+            first = False
     header = _HEADER if format != "csv" else (
         "test", "in", "train_rows", "id", "percent", "interval", "same_start", "reuploads"
     )  # fmt: skip
     notes = [note for test in tests.values() for note in _notes(test, trains)]
-    if hidden:
-        notes.append(f"{hidden} cells of other held-out splits are zero and not shown")
+    if zero or unknown:
+        notes.append(
+            f"not shown, cells of other held-out splits: {zero} that are zero, {unknown} that "
+            "cannot be told"
+        )
     return render(header, rows, format), notes
-
-
-def _firsts(rows: list[list[Cell]], test: dict[str, Any]) -> list[bool]:
-    mine = [row for row in rows if row[0] == test["list"]]
-    return [index == 0 for index in range(len(mine))]
 
 
 def _name(test: dict[str, Any]) -> str:
     return f"{test['list']} ({test['size']:,})"
 
 
-def _row(test: dict[str, Any], key: str, cell: dict[str, Any], match: str) -> list[Cell]:
+def _row(name: str, test: dict[str, Any], key: str, cell: dict[str, Any], match: str) -> list[Cell]:
     items = cell["test_items"]
-    share = items[_LABELS[match]]
+    share = items[LABELS[match]]
     percent = None if share is None else f"{100 * share / test['size']:.1f}"
     return [
-        test["list"],
+        name,
         key,
         cell["train_rows"],
         items["id"],
@@ -91,6 +95,11 @@ def _notes(test: dict[str, Any], trains: Sequence[str]) -> list[str]:
         cell = test["overlap"][key]
         if cell["unidentified"]:
             notes.append(f"{test['list']} in {key}: {cell['unidentified']:,} rows have no source id")
+        if cell["empty_splits"]:
+            notes.append(
+                f"{test['list']} in {key}: INCOMPLETE, no rows of {', '.join(cell['empty_splits'])}: "
+                "their files were not at hand"
+            )
         if cell["published_list_bound"]:
             notes.append(
                 f"{test['list']} in {key}: published lists exclude {cell['published_list_bound']:,} "

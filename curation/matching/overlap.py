@@ -24,7 +24,7 @@ import curation
 from curation.catalog import evidence as published_evidence
 from curation.catalog.cards import load_cards
 from curation.catalog.lists import built_path
-from curation.catalog.store import built_datasets, sql_text, work_connection
+from curation.catalog.store import sql_text, work_connection
 from curation.errors import UsageProblem
 from curation.files import canonical_json, replacing
 from curation.manifest import EVIDENCE_COLUMNS, METADATA_KEY, PARQUET
@@ -45,23 +45,26 @@ def overlaps(
     *,
     train: str | Iterable[str] | None = None,
     manifests: str | Path = "manifests",
+    cards: Iterable[str | Path] = (),
 ) -> "pa.Table":
     """The evidence rows: every training clip that overlaps a clip of these test sets, and by what rule.
 
     Columns: test_list, heldout_dataset, heldout_clip_id, train_dataset, train_clip_id, rule, measure
-    (seconds shared), offset_s; sorted by all of them. A pair has one row for each rule that it meets.
+    (seconds shared), offset_s; in the order of the tests, then of the ids, then of the rules. A pair
+    has one row for each rule that it meets.
 
     Args:
         tests: datasets ("vggsound": its default list), lists ("vggsound@mmaudio") or splits.
         train: training sets, named alike; None: the train splits of everything that is built.
         manifests: the folder that `curate build` wrote.
+        cards: further folders with dataset cards.
     """
     folder = Path(manifests)
     comparison = compare(
         _names(tests),
         train=None if train is None else _names(train),
         manifests=folder,
-        cards=load_cards(),
+        cards=load_cards(tuple(Path(folder) for folder in cards)),
     )
     with work_connection(folder) as db:
         find(db, comparison)
@@ -69,7 +72,8 @@ def overlaps(
 
 
 def _names(value: str | Iterable[str]) -> list[str]:
-    return [name for name in value.split(",") if name] if isinstance(value, str) else list(value)
+    names = value.split(",") if isinstance(value, str) else value
+    return [name.strip() for name in names if name.strip()]
 
 
 _COLUMNS = ", ".join(name for name, _ in EVIDENCE_COLUMNS)
@@ -86,7 +90,8 @@ def find(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
     """Make the temporary tables `heldout`, `pairs` and `evidence` of a comparison.
 
     `evidence` has the evidence columns, and test (index), rule_order, train_row (position in the
-    dataset's clips.parquet) and via (name of the published evidence).
+    dataset's clips.parquet), via (name of the published evidence) and train_is_item (whether the
+    training row is an item of one of the test sets).
     """
     _define_heldout(db, comparison)
     _define_published(db, comparison)
@@ -120,7 +125,7 @@ def _evidence_files(comparison: Comparison) -> dict[str, str]:
     """The published evidence of every built dataset, as SQL that reads it."""
     return {
         dataset: f"read_parquet({sql_text(comparison.manifests / dataset / published_evidence.FILE)})"
-        for dataset in built_datasets(comparison.manifests)
+        for dataset in comparison.publishers
     }
 
 
@@ -210,7 +215,7 @@ def _define_pairs(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> No
     )
 
 
-def _chosen(comparison: Comparison) -> str:
+def chosen(comparison: Comparison) -> str:
     """The condition that a pair's training row belongs to a training set of the comparison."""
     return " or ".join(
         f"(train_dataset = {sql_text(s.dataset)} and {s.where()})" for s in comparison.trains
@@ -224,17 +229,17 @@ def _define_evidence(db: "duckdb.DuckDBPyConnection", comparison: Comparison) ->
     rules = " ".join(f"when '{rule}' then {order}" for order, rule in enumerate(RULES))
     db.execute(
         f"""create temp table evidence as
-        with chosen as (from pairs where {_chosen(comparison)}),
+        with trained as (from pairs where {chosen(comparison)}),
         by_rule as (
-            select *, 'same_id' as rule from chosen where via is null
-            union all select *, 'same_interval' from chosen where via is null and same_interval
-            union all select *, 'same_start' from chosen where via is null and same_start
-            union all select *, 'known_reupload' from chosen
+            select *, 'same_id' as rule from trained where via is null
+            union all select *, 'same_interval' from trained where via is null and same_interval
+            union all select *, 'same_start' from trained where via is null and same_start
+            union all select *, 'known_reupload' from trained
                 where via is not null and heldout_clip_id is not null
-            union all select *, 'published_list' from chosen
+            union all select *, 'published_list' from trained
                 where via is not null and heldout_clip_id is null
             union all select c.* replace (p.via as via), 'published_list'
-                from chosen c join published p on p.rule = 'published_list'
+                from trained c join published p on p.rule = 'published_list'
                     and p.partner = 'same_id' and list_contains(p.heldout, c.heldout_dataset)
                     and p.source = c.source and p.source_id = c.source_id
                     and (p.start_ms is null or p.start_ms = c.train_start_ms)
@@ -242,9 +247,12 @@ def _define_evidence(db: "duckdb.DuckDBPyConnection", comparison: Comparison) ->
         )
         select case test {names} end as test_list, heldout_dataset, heldout_clip_id, train_dataset,
                train_clip_id, rule, shared_s as measure,
-               case when via is null or rule = 'same_id' or heldout_clip_id is not null
+               case when heldout_clip_id is not null
                     then (heldout_start_ms - train_start_ms) / 1000 end as offset_s,
-               test, case rule {rules} end as rule_order, train_row, via
+               test, case rule {rules} end as rule_order, train_row, via,
+               -- such a row is not trained on
+               exists (select 1 from items i where i.dataset = train_dataset
+                       and i.clip_id = train_clip_id) as train_is_item
         from by_rule"""
     )
 

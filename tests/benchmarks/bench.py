@@ -1,9 +1,10 @@
 """The speed and memory that are promised, measured: `python tests/benchmarks/bench.py`.
 
-Whole processes, interleaved (A B A B …), medians; peak memory is the resident set that the kernel
-reports for the process, so pages of files it has mapped count, the page cache does not. Every part
-writes `results/<part>.json` with machine, commit, versions and commands, and the table in README.md
-is made from these files. Parts: build, overlaps, large, growth, help; see README.md.
+Whole processes, interleaved (A B A B …), medians; seconds of CPU are noted beside, because they bear
+a busy machine better. Peak memory is the resident set that the kernel reports for the process: mapped
+pages of files count, the page cache does not. Every part writes `results/<part>.json` with machine,
+commit, versions and commands, and the tables in README.md are made from these files. Parts: build,
+overlaps, help, large, growth; see README.md.
 
 Only the standard library is imported here: a child starts out with the peak memory of its parent.
 """
@@ -78,13 +79,18 @@ class Bench:
         for _ in range(repeats or self.repeats):
             for command in commands:
                 command.prepare()
-                seconds, peak_rss_mib = _run(command.words, self.work)
+                seconds, cpu_s, peak_rss_mib = _run(command.words, self.work)
                 entry = found[command.name]
                 entry["seconds"].append(round(seconds, 3))
+                entry["cpu_s"].append(round(cpu_s, 3))
                 entry["peak_rss_mib"] = max(entry["peak_rss_mib"], round(peak_rss_mib, 1))
         for name, entry in found.items():
             entry["median_s"] = round(statistics.median(entry["seconds"]), 3)
-            say(f"  {name}: {entry['median_s']:.2f} s, {entry['peak_rss_mib']:.0f} MiB")
+            entry["median_cpu_s"] = round(statistics.median(entry["cpu_s"]), 3)
+            say(
+                f"  {name}: {entry['median_s']:.2f} s, {entry['median_cpu_s']:.2f} s of CPU, "
+                f"{entry['peak_rss_mib']:.0f} MiB"
+            )
         return found
 
     def _shown(self, words: list[str]) -> str:
@@ -132,8 +138,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _run(words: list[str], work: Path) -> tuple[float, float]:
-    """Wall seconds and peak resident MiB of one process."""
+def _run(words: list[str], work: Path) -> tuple[float, float, float]:
+    """Wall seconds, seconds of CPU and peak resident MiB of one process."""
     with tempfile.TemporaryFile(dir=work) as errors:
         start = time.perf_counter()
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
@@ -143,7 +149,7 @@ def _run(words: list[str], work: Path) -> tuple[float, float]:
         if process.returncode != 0:
             errors.seek(0)
             raise SystemExit(f"{' '.join(words)}: exit {process.returncode}\n{errors.read().decode()}")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def _forget(manifests: Path) -> Callable[[], None]:
@@ -359,11 +365,16 @@ def write_tables() -> None:
             lines.append(
                 f"| {target['what']} | {target['value']:.4g} {unit} | {target['limit']} | {verdict} |"
             )
-    lines += ["", "| | rows | seconds | s per million rows | peak MiB |", "|---|---:|---:|---:|---:|"]
+    lines += [
+        "",
+        "| | rows | seconds | of CPU | s per million rows | peak MiB |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for size, found in documents.get("growth", {}).get("sizes", {}).items():
         for name, entry in found.items():
             lines.append(
-                f"| {name} | {int(size):,} | {entry['median_s']:.2f} | {entry['s_per_million']:.3f} "
+                f"| {name} | {int(size):,} | {entry['median_s']:.2f} | {entry['median_cpu_s']:.2f} "
+                f"| {entry['s_per_million']:.3f} "
                 f"| {entry['peak_rss_mib']:,.0f} |"
             )
     lines += ["", "| part | commit | machine |", "|---|---|---|"]

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from curation.clip import Clip
+from curation.decision import certificate
 from curation.decision.blame import Blame, Finding, blame, blame_text
 from curation.decision.clean import clean
 from curation.decision.policy import CleanConfig, Policy
-from curation.errors import UsageProblem
+from curation.errors import ManifestChanged
 
 PAPER = CleanConfig(tests=("vggsound", "audiocaps", "clotho"), use_published=True)
 LISTS = {"vggsound@official", "audiocaps@v1", "clotho@v2.1-evaluation"}
@@ -232,7 +233,7 @@ def test_ids_that_look_like_options_are_no_options(make_tiny, curate):
     for name in names:
         code, out, err = curate("blame", name, *common)
         assert (code, err) == (0, "next: curate clean --name NAME\n"), name
-        assert out.startswith(f"{name}: read as youtube:{name}; no clean manifest yet"), name
+        assert out.startswith(f"{name}: read as youtube:{name}; as clean would decide"), name
         assert curate("blame", *common, "--", name)[0] == 0
 
 
@@ -269,5 +270,26 @@ def test_without_a_clean_manifest_the_tests_of_the_command_count(corpus, tmp_pat
     answer = blame("4PjEi5fFD6A", manifests=folder, cards=corpus.cards, tests=("vggsound",))
     assert answer.manifest is None
     assert [f.verdict for f in answer.findings] == ["dropped", "dropped"]
-    with pytest.raises(UsageProblem, match="no test set or no training set was named"):
-        blame("4PjEi5fFD6A", manifests=folder, cards=corpus.cards)
+    answer = blame("4PjEi5fFD6A", manifests=folder, cards=corpus.cards)
+    assert answer.tests == ("vggsound@official", "audiocaps@v1")
+
+
+def test_a_clean_manifest_of_other_manifests_is_not_asked(corpus, tmp_path):
+    """What was built since the manifest was made decides nothing about it."""
+    folder = tmp_path / "manifests"
+    shutil.copytree(corpus.manifests, folder)
+    config = CleanConfig(tests=("vggsound",))
+    clean(config, name="mine", manifests=folder, cards=corpus.cards)
+    document = certificate.read(folder / "clean" / "mine")
+    name = "vggsound/clips.parquet"
+    document["manifests"][name]["sha256"] = "0" * 64
+    (folder / "clean" / "mine" / certificate.FILE).write_text(json.dumps(certificate.seal(document)))
+    with pytest.raises(ManifestChanged, match="was built anew since clean/mine"):
+        blame("4PjEi5fFD6A", manifests=folder, cards=corpus.cards, name="mine")
+
+
+def test_tests_given_by_name_are_asked_instead_of_a_clean_manifest(in_cleaned, curate):
+    code, out, _ = curate("blame", "4PjEi5fFD6A", "--test", "audiocaps")
+    assert code == 0
+    assert "as clean would decide against audiocaps@v1" in out
+    assert curate("blame", "4PjEi5fFD6A", "--test", "audiocaps", "--name", "paper")[0] == 2

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from curation.catalog.build import Built, build
-from curation.catalog.cards import Card, RawFile, load_card, load_cards
+from curation.catalog.cards import RESERVED, Card, RawFile, load_card, load_cards
 from curation.catalog.fetch import fetch_from
 from curation.catalog.lists import heldout_selection, train_selection
 from curation.catalog.record import read_record
@@ -462,6 +462,8 @@ RUMOUR = '[[evidence]]\nname = "x"\nrule = "rumour"\nheldout = ["mine"]\ncitatio
             "expected one at most",
         ),
         ("", RUMOUR, "expected one of known_reupload, published_list"),
+        ("", LIST.replace("x", "train", 1) + 'split = "test"\n', "expected that split, or a name"),
+        ("", LIST.replace("x", "test", 1) + 'sql = "select 1"\n', "expected that split, or a name"),
     ],
 )  # fmt: skip
 def test_card_that_contradicts_itself_is_refused(tmp_path, found, put, message):
@@ -483,6 +485,65 @@ def test_dataset_name_is_an_identifier(tmp_path):
     folder = _write_card(tmp_path, name="My'Set")
     with pytest.raises(BadCard, match="expected lower case letters, digits and _"):
         load_card(folder)
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_dataset_may_not_have_a_name_of_ours(tmp_path, name):
+    with pytest.raises(BadCard, match="expected a name that is none of ours"):
+        load_card(_write_card(tmp_path, name=name))
+
+
+def test_slash_means_a_split_and_at_a_list_first(tmp_path):
+    lists = LIST.replace("x", "test", 1) + 'split = "test"\n' + LIST + 'split = "test"\n'
+    cards = {"mine": load_card(_write_card(tmp_path, toml=TOML + lists))}
+    for select in (heldout_selection, train_selection):
+        assert select("mine/test", cards).splits == ("test",)
+        assert select("mine@test", cards).lists == ("mine@test",)
+        assert select("mine@x", cards).lists == ("mine@x",)
+        assert select("mine@train", cards).splits == ("train",)
+        with pytest.raises(UsageProblem, match="unknown split 'mine/x', .* mine/train, mine/test — see"):
+            select("mine/x", cards)
+
+
+def test_card_that_names_its_files_itself_is_told_so_where_most_rows_fail(tmp_path):
+    sql = SQL.replace("trim(name)", "'?'").replace(", file, row", ", 'my file' as file, row")
+    result = _build_with(tmp_path, sql=sql)
+    assert isinstance(result.error, BadCard), result
+    assert "clips.sql: file is 'my file', expected the column `file` of its table" in str(result.error)
+    assert "one of rows.csv — and 2 of 2 rows fail, the first with bad_id: id '?'" in str(result.error)
+
+
+def test_split_without_rows_is_a_difference_unless_a_file_is_missing(tmp_path):
+    counted = TOML.replace('"train"\n', '"train"\npublished = 2\n') + (
+        '[splits.extra]\nrole = "test"\npublished = 5\ncounted_by = "them"\n'
+    )
+    alone = _build_with(tmp_path / "alone", toml=counted)
+    assert any("extra 0 of 5 rows by them" in note for note in alone.notes), alone.notes
+    absent = '[files.more]\npath = "more.csv"\nurl = "-"\ncolumns = ["name"]\noptional = true\n'
+    missing = _build_with(tmp_path / "missing", toml=counted + absent)
+    assert missing.missing == ["more.csv"]
+    assert not any("extra" in note for note in missing.notes), missing.notes
+    assert any("train 1 of 2 rows" in note for note in missing.notes), missing.notes
+
+
+def test_entries_of_published_lists_without_readable_id_are_counted(tmp_path):
+    ids = "select unnest([null, 'FhaYvI1yrUM', null, 'FhaYvI1yrUM', null]) as source_id"
+    listed = (
+        '[[evidence]]\nname = "theirs"\nrule = "published_list"\nheldout = ["mine"]\ncitation = "x"\n'
+        f"sql = \"select 'youtube' as source, source_id from ({ids})\"\n"
+    )
+    one = listed.replace("theirs", "ours").replace("[null, 'F", "['F").replace(", null]", "]")
+    result = _build_with(tmp_path, toml=TOML + listed + one)
+    assert result.error is None
+    notes = [
+        "mine: 3 entries of theirs have no readable id",
+        "mine: 1 entry of ours has no readable id",
+    ]
+    assert result.notes[-2:] == notes
+    record = read_record(tmp_path / "manifests", "mine")
+    assert record["evidence_unread"] == {"theirs": 3, "ours": 1}
+    (again,) = build([load_card(tmp_path / "cards" / "mine")], tmp_path / "manifests")
+    assert (again.state, again.notes) == ("up to date", result.notes)
 
 
 def test_refused_card_costs_no_other_dataset(corpus, tmp_path, curate):

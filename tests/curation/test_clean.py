@@ -396,7 +396,8 @@ def test_certificate_that_was_sealed_anew_over_dirty_rows_is_found(corpus, copie
     (folder / certificate.FILE).write_text(json.dumps(certificate.seal(document)))
     error = _errors(copied, corpus.cards)["clean/paper"]
     assert (
-        "holds vggsound/4PjEi5fFD6A_000021, which overlaps vggsound@official by known_reupload" in error
+        "training clip vggsound/4PjEi5fFD6A_000021 overlaps test clip vggsound/FhaYvI1yrUM_000021"
+        in error
     )
 
 

@@ -1,5 +1,7 @@
 """The offline corpus: what was planted is found, by the rules it was planted for, and nothing else."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -7,7 +9,10 @@ import pytest
 
 import curation
 from curation.catalog.overview import overview
-from curation.catalog.store import work_connection
+from curation.catalog.record import read_record
+from curation.catalog.store import VIEWS_FILE, refresh_views, work_connection
+from curation.catalog.twins import _is_known_copy, find_twins
+from curation.clip import Clip
 from curation.corpus.planted import RULES_OF_KIND, Planted
 from curation.corpus.synthetic import write_corpus
 from curation.files import sha256_file
@@ -161,7 +166,8 @@ def test_rows_add_up_and_every_damaged_row_is_reported_with_its_reason(corpus):
     assert {row[:4] for row in problems} == set(in_build)
     assert len(problems) == len(in_build)
     for *key, verdict in problems:
-        assert verdict == ("kept" if in_build[tuple(key)].kept else "failed")
+        told = "unresolved" if key[3] == Reason.UNRESOLVED_ENTRY else "failed"
+        assert verdict == ("kept" if in_build[tuple(key)].kept else told)
     failed = [doubt for doubt in in_build.values() if doubt.clip_id is not None and not doubt.kept]
     lost = {(doubt.dataset, doubt.clip_id) for doubt in failed if doubt.reason != Reason.DUPLICATE_CLIP}
     assert not lost & clips
@@ -177,6 +183,89 @@ def test_all_reasons_of_build_are_planted(corpus):
     reasons = {Reason(doubt.reason) for doubt in corpus.planted.bad_rows}
     of_clean = {Reason.SAME_RECORDING, Reason.REUPLOAD, Reason.PUBLISHED}
     assert reasons | {Reason.TRUNCATED_ID} == set(Reason) - of_clean
+
+
+def test_list_entries_without_id_are_counted_and_noted(corpus):
+    notes = [note for result in corpus.built for note in result.notes]
+    assert "wavcaps: 1 entry of wavcaps_exclude_test_ac has no readable id" in notes
+    noted = [note for note in notes if "readable id" in note]
+    record = read_record(corpus.manifests, "wavcaps")["evidence_unread"]
+    assert len(noted) == len(record) == 5
+    assert set(record.values()) == {1}
+
+
+def test_datasets_tell_the_digests_of_their_known_copies(corpus):
+    told = overview(corpus.cards, corpus.manifests)["datasets"]
+    for entry in told:
+        known = {file.path: file.sha256 for file in corpus.cards[entry["dataset"]].files}
+        assert {file["path"]: file["sha256"] for file in entry["files"]} == known
+    assert any(file["sha256"] for entry in told for file in entry["files"])
+
+
+def test_copy_is_known_by_the_files_its_clips_come_from(corpus):
+    """WavCaps' files are all optional, with a table each; those of its lists do not count."""
+    card, db = corpus.cards["wavcaps"], duckdb.connect()
+    assert not _is_known_copy(db, card, corpus.manifests)
+    digests = read_record(corpus.manifests, "wavcaps")["inputs"]["raw"]
+    used = {"soundbible", "audioset_sl", "bbc", "freesound"}
+    files = [
+        replace(file, sha256={"here": digests[file.path]} if file.name in used else {})
+        for file in card.files
+    ]
+    assert _is_known_copy(db, replace(card, files=tuple(files)), corpus.manifests)
+    files[1] = replace(files[1], sha256={})
+    assert not _is_known_copy(db, replace(card, files=tuple(files)), corpus.manifests)
+    db.close()
+
+
+def test_every_cut_off_id_is_found_however_many_there_are(make_tiny):
+    whole = [f"{n:010d}A" for n in range(1500)]
+    clips = {
+        "whole": [_youtube_clip(n, source_id) for n, source_id in enumerate(whole)],
+        "cut": [_youtube_clip(n, source_id[:10]) for n, source_id in enumerate(whole)]
+        + [_youtube_clip(n, source_id) for n, source_id in enumerate(whole, start=1500)]
+        + [_youtube_clip(9999, whole[0][:8])],
+    }
+    tiny = make_tiny(clips)
+    counts, _ = find_twins(tiny.manifests, tiny.cards)
+    assert counts == {Reason.TRUNCATED_ID: 1500}  # the shorter one begins a hundred ids
+
+
+def _youtube_clip(number: int, source_id: str) -> tuple[Clip, str]:
+    clip = Clip(
+        dataset="-", clip_id=f"c{number}", source="youtube", source_id=source_id, start_s=0, end_s=1
+    )
+    return clip, "train"
+
+
+def test_views_of_the_evidence_and_of_test_items_are_made(in_folder, tmp_path, curate):
+    manifests = tmp_path / "manifests"
+    shutil.copytree(in_folder.manifests, manifests, ignore=shutil.ignore_patterns("clean", "raw"))
+    (manifests / "overlaps.parquet").unlink(missing_ok=True)
+    refresh_views(manifests)
+    assert curate("overlaps", "--manifests", manifests)[0] == 0
+    assert {"overlaps", "clips"} <= _views(manifests)
+    stamp = (manifests / VIEWS_FILE).stat().st_mtime_ns
+    assert curate("overlaps", "--manifests", manifests)[0] == 0
+    assert (manifests / VIEWS_FILE).stat().st_mtime_ns == stamp, "it takes a tenth of a second"
+    (manifests / VIEWS_FILE).unlink()
+    assert curate("overlaps", "--manifests", manifests)[0] == 0
+    assert "overlaps" in _views(manifests)
+    words = ("clean", "--policy", "prefer-train", "--name", "paper")
+    assert curate(*words, "--manifests", manifests)[0] == 0
+    of_clean = {"kept", "excluded", "heldout_kept", "heldout_excluded"}
+    assert {f"paper_{kind}" for kind in of_clean} <= _views(manifests)
+    shutil.copytree(manifests / "clean" / "paper", manifests / "clean" / "paper.former.tmp-1")
+    refresh_views(manifests)
+    assert not any("tmp" in view for view in _views(manifests))
+
+
+def _views(manifests: Path) -> set[str]:
+    with duckdb.connect(str(manifests / VIEWS_FILE), read_only=True) as db:
+        views = {name for (name,) in db.execute("select view_name from duckdb_views()").fetchall()}
+        for view in views & {"overlaps", "paper_heldout_kept", "paper_heldout_excluded"}:
+            assert db.execute(f'select count(*) from "{view}"').fetchone() is not None
+    return views
 
 
 def test_lists_of_the_corpus_are_reported_as_unknown(corpus):

@@ -1,0 +1,84 @@
+"""What identity cannot tell about a test set: the upper bound on what may be left in training data."""
+
+from typing import TYPE_CHECKING, Any
+
+from curation.catalog.lists import built_path
+from curation.catalog.store import sql_text
+from curation.decision.policy import CleanConfig, Policy
+from curation.matching import overlap
+from curation.matching.comparison import Comparison
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def unidentified_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str, int]:
+    """Input rows without a source id, by source."""
+    counts: dict[str, int] = {}
+    for dataset in sorted({selection.dataset for selection in comparison.trains}):
+        path = sql_text(built_path(comparison.manifests, dataset))
+        rows = db.execute(
+            f"select source, count(*) from read_parquet({path}) "
+            f"where source_id is null and {comparison.is_input(dataset)} group by 1 order by 1"
+        ).fetchall()
+        for source, n in rows:
+            counts[source] = counts.get(source, 0) + n
+    return counts
+
+
+def unknown(
+    db: "duckdb.DuckDBPyConnection",
+    comparison: Comparison,
+    config: CleanConfig,
+    index: int,
+    test: dict[str, Any],
+    unidentified: dict[str, int],
+) -> dict[str, Any]:
+    """The unknown of test set number `index`, whose entry in the matrix is `test`.
+
+    An unidentified test item may be in any training row. An unidentified training row may be any one
+    recording of its source, and the test items of that recording: n rows, those of the n recordings
+    with most items. What was found and stays, and pairs that `--match start` cannot judge, are added.
+    """
+    bound = test["unidentified"] + _possible_items(db, index, unidentified)
+    if config.policy == Policy.REPORT:
+        rules = ", ".join(sql_text(rule) for rule in config.rules)
+        bound += _count(
+            db,
+            "select count(distinct heldout_clip_id) from evidence "
+            f"where test = {index} and rule in ({rules})",
+        )
+    if config.match == "start":
+        bound += _count(
+            db,
+            f"""select count(distinct heldout_clip_id) from pairs
+            where test = {index} and via is null and ({overlap.chosen(comparison)})
+              and (heldout_start_ms is null or train_start_ms is null)""",
+        )
+    cells = [test["overlap"][selection.key] for selection in comparison.trains]
+    return {
+        "unidentified_test_items": test["unidentified"],
+        "unidentified_train_rows": sum(unidentified.values()),
+        "leaked_test_items_at_most": min(test["size"], bound),
+        "train_rows_on_published_lists": sum(cell["published_list_bound"] for cell in cells),
+        "published_lists_applied": config.use_published,
+    }
+
+
+def _possible_items(db: "duckdb.DuckDBPyConnection", index: int, unidentified: dict[str, int]) -> int:
+    """Test items of the recordings that so many unidentified rows of each source may be."""
+    return sum(
+        _count(
+            db,
+            f"""select coalesce(sum(items), 0) from (
+                select count(*) as items from heldout
+                where test = {index} and source = {sql_text(source)} and source_id is not null
+                group by source_id order by items desc limit {n})""",
+        )
+        for source, n in unidentified.items()
+    )
+
+
+def _count(db: "duckdb.DuckDBPyConnection", sql: str) -> int:
+    (count,) = db.execute(sql).fetchone() or (0,)
+    return int(count)

@@ -94,7 +94,7 @@ def _settle(former: Path, target: Path) -> None:
     """Put a former folder back where no new one took its place, else remove it."""
     if former.is_dir() and not target.exists():
         with contextlib.suppress(OSError):  # it stays under its name, for the next sweep
-            os.replace(former, target)
+            former.rename(target)
     else:
         remove(former)
 

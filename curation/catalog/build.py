@@ -255,5 +255,5 @@ def _unread_entries(card: Card, record: dict[str, Any]) -> list[str]:
     return [
         f"{card.dataset}: {n:,} {'entry' if n == 1 else 'entries'} of {name} "
         f"{'has' if n == 1 else 'have'} no readable id"
-        for name, n in record.get("evidence_unread", {}).items()
+        for name, n in sorted(record.get("evidence_unread", {}).items())
     ]

@@ -143,6 +143,12 @@ def built_datasets(manifests: Path) -> list[str]:
     return sorted(path.parent.name for path in manifests.glob("*/build.json"))
 
 
+def clean_folders(manifests: Path) -> list[Path]:
+    """The folders of the clean manifests, by name; none that is just being written."""
+    folders = (path.parent for path in manifests.glob("clean/*/certificate.json"))
+    return sorted(folder for folder in folders if ".tmp-" not in folder.name)
+
+
 def _view_files(manifests: Path) -> dict[str, list[Path]]:
     """Each view and the files it stands over."""
     datasets = built_datasets(manifests)
@@ -152,11 +158,9 @@ def _view_files(manifests: Path) -> dict[str, list[Path]]:
     views |= {name: [manifests / name / "clips.parquet"] for name in datasets}
     for name in ("overlaps", "twins"):
         views[name] = [manifests / f"{name}.parquet"]
-    for folder in sorted(manifests.glob("clean/*/certificate.json")):
-        if ".tmp-" in folder.parent.name:
-            continue  # not there yet, or no longer
+    for folder in clean_folders(manifests):
         for kind in ("kept", "excluded", "heldout_kept", "heldout_excluded"):
-            views[f"{folder.parent.name}_{kind}"] = [folder.parent / f"{kind}.parquet"]
+            views[f"{folder.name}_{kind}"] = [folder / f"{kind}.parquet"]
     found = {view: [path for path in paths if path.is_file()] for view, paths in views.items()}
     return {view: paths for view, paths in found.items() if paths}
 

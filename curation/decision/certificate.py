@@ -10,6 +10,7 @@ from typing import Any
 from curation.catalog import evidence as published_evidence
 from curation.catalog.cards import Card
 from curation.catalog.record import read_record
+from curation.catalog.store import clean_folders
 from curation.decision.policy import CleanConfig, Policy
 from curation.errors import ManifestChanged, UsageProblem
 from curation.files import digest_of, sha256_file
@@ -127,7 +128,7 @@ def named(manifests: Path, name: str) -> Path:
     Raises:
         UsageProblem: there is none; the known ones are listed.
     """
-    known = sorted(path.parent.name for path in manifests.glob(f"clean/*/{FILE}"))
+    known = [folder.name for folder in clean_folders(manifests)]
     if name not in known:
         raise UsageProblem(
             f"no clean manifest {name!r}, expected one of: {', '.join(known) or 'none yet'} — "
@@ -138,5 +139,5 @@ def named(manifests: Path, name: str) -> Path:
 
 def newest(manifests: Path) -> Path | None:
     """The folder of the clean manifest that was written last."""
-    found = sorted(manifests.glob(f"clean/*/{FILE}"), key=lambda path: (path.stat().st_mtime_ns, path))
-    return found[-1].parent if found else None
+    folders = clean_folders(manifests)
+    return max(folders, key=lambda f: ((f / FILE).stat().st_mtime_ns, f), default=None)

@@ -9,7 +9,14 @@ from curation.catalog.cards import Card
 from curation.catalog.fetch import RECORD as FETCH_RECORD
 from curation.catalog.lists import built_path
 from curation.catalog.record import read_record
-from curation.catalog.store import built_datasets, num_rows, provenance, sql_text, work_connection
+from curation.catalog.store import (
+    built_datasets,
+    clean_folders,
+    num_rows,
+    provenance,
+    sql_text,
+    work_connection,
+)
 from curation.decision import certificate
 from curation.decision.policy import Policy
 from curation.errors import BadManifest, FoleyproofError, ManifestChanged, UsageProblem
@@ -49,7 +56,7 @@ def verify(
             f"{manifests}: nothing is built there, expected <dataset>/clips.parquet — run: "
             "curate fetch --from DIR && curate build"
         )
-    cleaned = sorted(path.parent.name for path in manifests.glob(f"clean/*/{certificate.FILE}"))
+    cleaned = [folder.name for folder in clean_folders(manifests)]
     for name in names:
         certificate.named(manifests, name)
     with work_connection(manifests) as db:

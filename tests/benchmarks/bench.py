@@ -73,7 +73,7 @@ class Bench:
     def measure(self, commands: list[Command], *, repeats: int | None = None) -> dict[str, Any]:
         """Run the commands in turn; seconds, their median and the highest peak memory, by name."""
         found: dict[str, dict[str, Any]] = {
-            c.name: {"command": self._shown(c.words), "seconds": [], "peak_rss_mib": 0.0}
+            c.name: {"command": self._shown(c.words), "seconds": [], "cpu_s": [], "peak_rss_mib": 0.0}
             for c in commands
         }
         for _ in range(repeats or self.repeats):

@@ -223,7 +223,7 @@ def test_every_cut_off_id_is_found_however_many_there_are(make_tiny):
     clips = {
         "whole": [_youtube_clip(n, source_id) for n, source_id in enumerate(whole)],
         "cut": [_youtube_clip(n, source_id[:10]) for n, source_id in enumerate(whole)]
-        + [_youtube_clip(n, source_id) for n, source_id in enumerate(whole, start=1500)]
+        + [_youtube_clip(n, f"{n:010d}A") for n in range(5000, 7000)]
         + [_youtube_clip(9999, whole[0][:8])],
     }
     tiny = make_tiny(clips)

@@ -219,7 +219,16 @@ def fetch(
         for r in results
         if r.state != "absent"
     ]
-    absent = [f"{r.dataset}/{r.path}" for r in results if r.state == "absent"]
+    absent = [
+        f"{r.dataset}/{r.path}"
+        + (
+            ", the copy of an earlier fetch stays"
+            if (manifests / r.dataset / "raw" / r.path).exists()
+            else ""
+        )
+        for r in results
+        if r.state == "absent"
+    ]
     text = render(["file", "state", "bytes", "copy"], rows) if rows else ""
     text += "".join(f"\nabsent: {path}" for path in absent)
     unknown = sum(r.copy == UNRECOGNISED for r in results)

@@ -72,9 +72,12 @@ def build(
         return [_outcome(card, futures[card.dataset]) for card in cards]
     except BaseException:  # interrupted, or no space: what still runs must end before we do
         pool.shutdown(wait=False, cancel_futures=True)
-        while wait(futures.values(), timeout=0.05).not_done:  # between two queries none is stopped
+        # Again and again: between two queries nothing is stopped. Not by `wait(…).not_done`, for
+        # which a future that was cancelled in the queue is never done.
+        while unfinished := [future for future in futures.values() if not future.done()]:
             for db in running:
                 _interrupt(db)
+            wait(unfinished, timeout=0.05)
         raise
     finally:
         pool.shutdown()

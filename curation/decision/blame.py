@@ -31,7 +31,7 @@ class Finding:
     source_id: str | None
     start_s: float | None
     end_s: float | None
-    verdict: str  # "kept", "dropped", "held out" or "no input"
+    verdict: str  # "kept", "dropped", "held out", "no input" or "no test item"
     reason: str | None  # of a dropped row
     evidence: list[dict[str, Any]] = field(default_factory=list)
 
@@ -207,6 +207,8 @@ def _verdict(
     if chosen(comparison.tests):
         dropped = as_test_item and gives_way and any(e["acted_on"] for e in evidence)
         return "dropped" if dropped else "held out"
+    if as_test_item:
+        return "no test item"
     if not chosen(comparison.trains):
         return "no input"
     return "dropped" if gives_way and any(e["acted_on"] for e in evidence) else "kept"

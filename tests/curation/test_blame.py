@@ -98,7 +98,7 @@ def test_asked_from_the_other_side_the_test_item_names_its_copies(corpus, cleane
     assert by_dataset["vggsound"].verdict == "held out"
     copies = {(e["train_dataset"], e["train_clip_id"]) for e in by_dataset["vggsound"].evidence}
     assert copies == {("vggsound", "4PjEi5fFD6A_000021"), ("audioset", "4PjEi5fFD6A_21000")}
-    assert by_dataset["audioset"].verdict == "no input"  # of the split eval, which is not trained on
+    assert by_dataset["audioset"].verdict == "no test item"
 
 
 @pytest.mark.parametrize(

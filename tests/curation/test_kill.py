@@ -187,6 +187,8 @@ from curation.cli import main
 main()
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)

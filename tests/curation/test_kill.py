@@ -22,6 +22,7 @@ import pytest
 from curation.cli import curate as command
 from curation.cli import run
 
+pytestmark = pytest.mark.slow
 OUTSIDE = {".lock", "manifests.duckdb", "fetched.json"}
 STEPS = {"build": ("build",), "clean": ("clean", "--test", "vggsound,audiocaps", "--name", "paper")}
 # 300,000 segments: more than one row group of Parquet, and some seconds in which to be killed
@@ -186,8 +187,6 @@ os.replace = dying
 from curation.cli import main
 main()
 """
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.mark.slow

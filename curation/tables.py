@@ -54,6 +54,11 @@ def _text(cell: Cell) -> str:
     return printable(str(cell))
 
 
+def number(count: int, noun: str) -> str:
+    """A count and its noun: "1 row", "2,000 rows"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def printable(text: str) -> str:
     """`text` without what would end the line or move the cursor: ids are somebody else's."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from curation.tables import number
+
 
 class Reason(StrEnum):
     """Why a row was dropped, failed, or is looked at twice; each is explained in README.md."""
@@ -56,4 +58,4 @@ class Tally:
             if sum(reasons.values()):
                 listed = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
                 parts.append(f"{sum(reasons.values()):,} {name} ({listed})")
-        return f"{self.seen:,} rows = " + " + ".join(parts)
+        return f"{number(self.seen, 'row')} = " + " + ".join(parts)

@@ -6,7 +6,7 @@ from typing import NoReturn
 import click
 
 from curation import __version__
-from curation.cli import run
+from curation.console import run
 from curation.errors import FoleyproofError
 
 

@@ -19,7 +19,7 @@ FOREIGN = {
 OWN = {"curation": {"curation"}, "features": {"curation", "features"},
        "training": {"curation", "features", "training"}}  # fmt: skip
 # Of curation, the other packages see its ground floor and decoding only.
-GROUND = {"clip", "manifest", "verdict", "tasks", "files", "errors", "progress", "tables", "cli"}
+GROUND = {"clip", "manifest", "verdict", "tasks", "files", "errors", "progress", "tables", "console"}
 
 
 def _modules() -> list[Path]:

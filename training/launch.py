@@ -5,7 +5,7 @@ import sys
 import click
 
 from curation import __version__
-from curation.cli import run
+from curation.console import run
 from curation.errors import FoleyproofError
 
 

@@ -4,6 +4,7 @@
 `build.json`, the completion record, whose input digests decide whether a dataset is up to date.
 """
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import curation
 from curation.catalog import evidence, problems, rawfiles
-from curation.catalog.cards import Card
+from curation.catalog.cards import CARD_FILES, Card
 from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
 from curation.catalog.identity import sql_macros
 from curation.catalog.lists import LIST_DIGEST
 from curation.catalog.record import RECORD, former_record, write_record
-from curation.catalog.store import refuse_patterns, work_connection
+from curation.catalog.store import lock, one_thread, refuse_patterns, work_connection
 from curation.errors import FoleyproofError
 from curation.files import sha256_file, staged
 from curation.verdict import Reason, Tally
@@ -45,6 +46,20 @@ class Built:
     notes: list[str] = field(default_factory=list)  # errata named, differences not explained
     flagged: dict[str, int] = field(default_factory=dict)  # reasons of rows kept, and of list entries
     error: FoleyproofError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Its part of `curate build --json`."""
+        return {
+            "dataset": self.dataset,
+            "state": self.state,
+            "seen": self.tally.seen,
+            "kept": self.tally.kept,
+            "failed": self.tally.failed,
+            "flagged": self.flagged,
+            "missing": self.missing,
+            "notes": self.notes,
+            "error": str(self.error) if self.error else None,
+        }
 
 
 def build(
@@ -133,7 +148,9 @@ def _build_one(
         progress(card.dataset, db)
         for statement in sql_macros():
             db.execute(statement)
-        rows = {file.path: rawfiles.load(db, file, folder / "raw") for file in card.files}
+        with one_thread(db):
+            rows = {file.path: rawfiles.load(db, file, folder / "raw") for file in card.files}
+        lock(db)
         if not define_rows(db, card):
             return Built(dataset=card.dataset, state="missing", missing=missing)
         kept, seen = write_clips(db, card, stage, digests, raw=folder / "raw")
@@ -159,6 +176,9 @@ def _build_one(
                 for name in ("clips.parquet", problems.FILE, evidence.FILE)
             },
         }
+        if not card.shipped:  # the commands that come later find it here
+            for name in CARD_FILES:
+                shutil.copyfile(card.folder / name, stage / name)
         write_record(stage, record)
     return _result(card, record, state="built", missing=missing)
 

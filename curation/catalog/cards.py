@@ -1,7 +1,8 @@
 """Dataset cards: all that is known of a dataset, in one `card.toml` and one SELECT.
 
 Adding a dataset adds a folder with these two files and no Python. Cards come with the package
-(`manifests/<dataset>/` in a clone, `curation/cards/` in a wheel); `--cards DIR` adds a user's own.
+(`manifests/<dataset>/` in a clone, `curation/cards/` in a wheel); `--cards DIR` adds a user's own, and
+build keeps a copy of those beside what it makes, where every later command finds them.
 """
 
 import re
@@ -9,7 +10,7 @@ import tomllib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from curation.catalog.entries import make, named_tables, tables
 from curation.errors import BadCard, UsageProblem
@@ -21,6 +22,8 @@ RESERVED = (
     "clips", "problems", "evidence", "overlaps", "twins", "clean", "fingerprints", "duplicates",
     "manifests",
 )  # fmt: skip
+_Entry = TypeVar("_Entry")
+CARD_FILES = ("card.toml", "clips.sql")
 LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SPLIT_ROLES = ("train", "validation", "test")
 RULES = ("known_reupload", "published_list")
@@ -108,22 +111,30 @@ class Card:
         """The splits that `<dataset>` means as a training set."""
         return tuple(name for name, split in self.splits.items() if split.role == "train")
 
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with the package."""
+        return self.folder.resolve().parent == _shipped()
+
     @cached_property
     def digest(self) -> str:
         """sha256 over both files of the card."""
         import hashlib
 
-        parts = [(self.folder / name).read_bytes() for name in ("card.toml", "clips.sql")]
+        parts = [(self.folder / name).read_bytes() for name in CARD_FILES]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def card_folders(extra: tuple[Path, ...] = ()) -> dict[str, Path]:
-    """Every card folder by dataset name; a user's own stands before ours of the same name."""
+def _shipped() -> Path:
     package = Path(__file__).resolve().parent.parent
-    shipped = package / "cards"
-    roots = [shipped if shipped.is_dir() else package.parent / "manifests", *extra]
+    cards = package / "cards"
+    return cards if cards.is_dir() else package.parent / "manifests"
+
+
+def card_folders(*roots: Path) -> dict[str, Path]:
+    """Every card folder by dataset name: of the last root that has one, else ours."""
     folders = {}
-    for root in roots:
+    for root in (_shipped(), *roots):
         for path in sorted(root.glob("*/card.toml")):
             folders[path.parent.name] = path.parent
         if (root / "card.toml").is_file():
@@ -131,9 +142,13 @@ def card_folders(extra: tuple[Path, ...] = ()) -> dict[str, Path]:
     return dict(sorted(folders.items()))
 
 
-def load_cards(extra: tuple[Path, ...] = ()) -> dict[str, Card]:
-    """All cards by dataset name, in alphabetical order."""
-    return {name: load_card(folder) for name, folder in card_folders(extra).items()}
+def load_cards(*roots: Path) -> dict[str, Card]:
+    """All cards by dataset name, in alphabetical order.
+
+    Args:
+        roots: folders with cards of a user: that of the manifests, then those given with --cards.
+    """
+    return {name: load_card(folder) for name, folder in card_folders(*roots).items()}
 
 
 def find_cards(cards: dict[str, Card], datasets: tuple[str, ...]) -> list[Card]:
@@ -155,9 +170,7 @@ def load_card(folder: Path) -> Card:
     path = folder / "card.toml"
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        # a semicolon at its end is no second statement, and would end the view it becomes part of
-        sql = (folder / "clips.sql").read_text(encoding="utf-8").rstrip().removesuffix(";")
-        card = _card(folder, table, sql)
+        card = _card(folder, table, (folder / "clips.sql").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadCard(f"{error.filename}: missing, expected beside {path.name}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -176,16 +189,28 @@ def _card(folder: Path, table: dict[str, Any], sql: str) -> Card:
             for name, entry in files.items()
         ),
         "splits": {name: make(Split, f"splits.{name}", entry) for name, entry in splits.items()},
-        "lists": tuple(make(NamedList, "a list", entry) for entry in tables(table, "lists")),
-        "evidence": tuple(make(Evidence, "an evidence", entry) for entry in tables(table, "evidence")),
+        "lists": _with_sql(NamedList, "a list", tables(table, "lists")),
+        "evidence": _with_sql(Evidence, "an evidence", tables(table, "evidence")),
     }
     defaults = {
         "errata": (), "media": (), "modality": "audio-video", "unidentified": False, "unverified": False,
     }  # fmt: skip
-    about = {"dataset": folder.resolve().name, "folder": folder, "sql": sql}
+    about = {"dataset": folder.resolve().name, "folder": folder, "sql": _statement(sql)}
     if given := table.keys() & about.keys():
         raise TypeError(f"the card has {min(given)!r}, expected no such key: its folder tells that")
     return make(Card, "the card", {**defaults, **table, **made, **about})
+
+
+def _with_sql(kind: type[_Entry], where: str, entries: list[dict[str, Any]]) -> tuple[_Entry, ...]:
+    for entry in entries:
+        if isinstance(entry.get("sql"), str):
+            entry["sql"] = _statement(entry["sql"])
+    return tuple(make(kind, where, entry) for entry in entries)
+
+
+def _statement(sql: str) -> str:
+    """A semicolon at its end is no second statement, and would end the view it becomes part of."""
+    return sql.rstrip().removesuffix(";")
 
 
 def _check(card: Card, path: Path) -> None:

@@ -25,12 +25,16 @@ _DEFAULTS = {
     "licence": "null",
     "uploader": "null",
 }
+_ROW_GROUP = 122_880  # rows, of tables and of Parquet: what DuckDB does unless told otherwise
 _LONGEST_S = 1e9  # some thirty years: more is no time, and its milliseconds may not fit an integer
 _REQUIRED = ("clip_id", "split", "source", "source_id", "file", "row")
-# Plans of these operators alone keep the order of the rows; any other is sorted by (file, row).
+# Rows are copied as they come only from full row groups and through these operators, which pass all
+# of them on in their order; else they are sorted by (file, row). A filter keeps the order, too, but
+# leaves batches of unequal size, and where a COPY then cuts row groups depends on which thread came
+# first.
 _ORDERED = {
-    "PROJECTION", "FILTER", "UNION", "CROSS_PRODUCT", "SEQ_SCAN", "TABLE_SCAN", "COLUMN_DATA_SCAN",
-    "DUMMY_SCAN", "UNGROUPED_AGGREGATE", "EMPTY_RESULT", "STREAMING_WINDOW", "READ_CSV",
+    "PROJECTION", "CROSS_PRODUCT", "SEQ_SCAN", "TABLE_SCAN", "COLUMN_DATA_SCAN", "DUMMY_SCAN",
+    "UNGROUPED_AGGREGATE", "EMPTY_RESULT", "STREAMING_WINDOW", "READ_CSV",
 }  # fmt: skip
 
 
@@ -97,12 +101,15 @@ def first_line(error: Exception) -> str:
 
 
 def _keeps_order(db: "duckdb.DuckDBPyConnection") -> bool:
-    """Whether DuckDB's plan of `card_rows` passes rows on in the order of the raw files."""
+    """Whether DuckDB passes all of `card_rows` on in the order of the raw files, in equal batches."""
+    tables = db.execute("select table_name from duckdb_tables() where temporary").fetchall()
+    if not all(_has_full_row_groups(db, name) for (name,) in tables):
+        return False
     plan = db.execute("explain (format json) select * from card_rows").fetchall()[0][1]
     operators: set[str] = set()
 
     def walk(node: dict[str, Any]) -> None:
-        operators.add(node["name"].strip())
+        operators.add("FILTER" if "Filters" in node["extra_info"] else node["name"].strip())
         # a cross product streams its left side; the right one is a row of constants here
         left_only = node["name"].strip() == "CROSS_PRODUCT"
         for child in node["children"][: 1 if left_only else None]:
@@ -111,6 +118,16 @@ def _keeps_order(db: "duckdb.DuckDBPyConnection") -> bool:
     for node in json.loads(plan):
         walk(node)
     return operators <= _ORDERED
+
+
+def _has_full_row_groups(db: "duckdb.DuckDBPyConnection", table: str) -> bool:
+    """Whether all row groups but the last are full: a large file after a small one begins a new one."""
+    sizes = db.execute(
+        "select sum(count) from pragma_storage_info(?) where column_name = 'row' "
+        "and segment_type <> 'VALIDITY' group by row_group_id order by row_group_id",
+        [table],
+    ).fetchall()
+    return all(size == _ROW_GROUP for (size,) in sizes[:-1])
 
 
 def write_clips(
@@ -131,10 +148,7 @@ def write_clips(
         rows = "card_rows"
         if order or listed:
             # What is sorted or joined is numbered once, so that equal input gives equal bytes.
-            db.execute(
-                "create temp table numbered as select *, row_number() over () as ordinal "
-                f"from (from card_rows {order})"
-            )
+            _number(db, order)
             rows, order = "numbered", "order by ordinal"
         memberships = listed and _define_memberships(db)
         with replacing(target) as temporary:
@@ -143,12 +157,14 @@ def write_clips(
             _copy_clips(db, card, rows, order, memberships, temporary, digests)
             seen = num_rows(db, temporary)
             if _has_faults(db, card, temporary):
-                valid = f"(from {rows} where reason is null)"
+                _number(db)
+                valid, order = "(from numbered where reason is null)", "order by ordinal"
                 _copy_clips(db, card, valid, order, memberships, temporary, digests)
             if _find_duplicates(db, temporary):
-                _drop_duplicates(db, rows)
-                valid = "(from unique_rows where reason is null)"
-                _copy_clips(db, card, valid, "order by ordinal", memberships, temporary, digests)
+                _number(db)
+                _drop_duplicates(db)
+                valid, order = "(from unique_rows where reason is null)", "order by ordinal"
+                _copy_clips(db, card, valid, order, memberships, temporary, digests)
             kept = num_rows(db, temporary)
             if seen and kept * 2 < seen:
                 raise _wrong_file(db, card, raw, seen - kept, seen)
@@ -321,12 +337,16 @@ def _find_duplicates(db: "duckdb.DuckDBPyConnection", path: Path) -> bool:
     return found != []
 
 
-def _drop_duplicates(db: "duckdb.DuckDBPyConnection", rows: str) -> None:
+def _number(db: "duckdb.DuckDBPyConnection", order: str = "") -> None:
+    """The table `numbered`, unless it is there: `card_rows` with `ordinal`, by which they are sorted."""
+    db.execute(
+        "create temp table if not exists numbered as select *, row_number() over () as ordinal "
+        f"from (from card_rows {order})"
+    )
+
+
+def _drop_duplicates(db: "duckdb.DuckDBPyConnection") -> None:
     """The table `unique_rows`: of several rows with one clip_id the first stays, the others fail."""
-    if rows == "card_rows":
-        db.execute(
-            "create temp table numbered as select *, row_number() over () as ordinal from card_rows"
-        )
     db.execute(
         f"""create temp table unique_rows as
         select * replace (

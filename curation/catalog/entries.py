@@ -38,9 +38,13 @@ def make(kind: type[_Entry], where: str, entry: dict[str, Any]) -> _Entry:
             raise TypeError(f"{where} has {key!r}, expected {', '.join(known)}")
         if not _fits(value, hints[key]):
             raise TypeError(f"{where} has {key} = {entry[key]!r}, expected {_words(hints[key])}")
-    for key, attribute in known.items():
-        if key not in values and attribute.default is attribute.default_factory is MISSING:
-            raise TypeError(f"{where} has no {key!r}, expected {_words(hints[key])}")
+    missing = [
+        f"{key!r}, expected {_words(hints[key])}"
+        for key, attribute in known.items()
+        if key not in values and attribute.default is attribute.default_factory is MISSING
+    ]
+    if missing:
+        raise TypeError(f"{where} has no {'; no '.join(missing)}")
     return kind(**values)
 
 

@@ -50,7 +50,7 @@ def work_connection(
 
     Args:
         memory_mib: what DuckDB may hold before it spills.
-        only_folder: if given, no file outside it can be read or written, and no setting changed.
+        only_folder: if given, no file outside it can be read or written; `lock` before SQL of others.
     """
     import duckdb
 
@@ -68,13 +68,32 @@ def work_connection(
         inside = sql_text(str(only_folder.resolve()) + os.sep)
         db.execute(f"set allowed_directories = [{inside}]")
         db.execute("set enable_external_access = false")
-        db.execute("set lock_configuration = true")
     try:
         with disk_space(folder), _damage(folder):
             yield db
     finally:
         db.close()
         remove(spill)
+
+
+def lock(db: "duckdb.DuckDBPyConnection") -> None:
+    """Let no setting be changed any more: what a card says comes next."""
+    db.execute("set lock_configuration = true")
+
+
+@contextlib.contextmanager
+def one_thread(db: "duckdb.DuckDBPyConnection") -> Iterator[None]:
+    """Work in one thread, to fill row groups in the order of the rows.
+
+    Several threads cut row groups elsewhere: an insert at the buffers of its file, a COPY of filtered
+    rows by which thread came first, and equal input shall give equal bytes.
+    """
+    (threads,) = db.execute(_THREADS).fetchone() or (2,)
+    db.execute("set threads = 1")
+    try:
+        yield
+    finally:
+        db.execute(f"set threads = {threads}")
 
 
 @contextlib.contextmanager
@@ -165,18 +184,26 @@ def _view_files(manifests: Path) -> dict[str, list[Path]]:
     return {view: paths for view, paths in found.items() if paths}
 
 
-def write_views(manifests: Path, target: Path) -> None:
-    """A DuckDB file with one view for each built Parquet file, over absolute quoted paths."""
+def write_views(manifests: Path, target: Path) -> list[str]:
+    """A DuckDB file with one view for each built Parquet file, over absolute quoted paths.
+
+    Returns what DuckDB says of each view that could not be made, because a file is damaged.
+    """
     import duckdb
 
     remove(target)
+    faults = []
     with contextlib.closing(duckdb.connect(str(target))) as db:
         for view, paths in _view_files(manifests.resolve()).items():
             files = ", ".join(sql_text(glob.escape(str(path))) for path in paths)
-            db.execute(
-                f"create view {sql_name(view)} as from read_parquet([{files}], "
-                "union_by_name = true, hive_partitioning = false)"
-            )
+            try:
+                db.execute(
+                    f"create view {sql_name(view)} as from read_parquet([{files}], "
+                    "union_by_name = true, hive_partitioning = false)"
+                )
+            except duckdb.Error as error:
+                faults.append(f"no view {view}: {str(error).splitlines()[0]}")
+    return faults
 
 
 def open_manifests(path: str | Path) -> "duckdb.DuckDBPyConnection":
@@ -199,27 +226,21 @@ def open_manifests(path: str | Path) -> "duckdb.DuckDBPyConnection":
     # Made anew each time: some milliseconds, and it can neither be stale nor belong to another path.
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / VIEWS_FILE
-        try:
-            write_views(manifests, made)
-        except duckdb.Error as error:
-            raise BadManifest(f"{manifests}: {str(error).splitlines()[0]}") from error
+        if faults := write_views(manifests, made):
+            raise BadManifest(f"{manifests}: {faults[0]}, expected Parquet as curate wrote it")
         return duckdb.connect(str(made), read_only=True)
 
 
-def refresh_views(manifests: Path) -> None:
-    """Write `manifests.duckdb` anew for people who open it with plain `duckdb`."""
+def refresh_views(manifests: Path) -> list[str]:
+    """Write `manifests.duckdb` anew for people who open it with plain `duckdb`.
+
+    Returns what is wrong with the files that get no view.
+    """
     import tempfile
 
-    import duckdb
-
-    try:
-        # Not beside its target: DuckDB reads `?` and `\\` in the path of a database as its own.
-        with tempfile.TemporaryDirectory() as scratch, replacing(manifests / VIEWS_FILE) as temporary:
-            made = Path(scratch) / VIEWS_FILE
-            write_views(manifests, made)
-            shutil.copyfile(made, temporary)
-    except duckdb.Error as error:
-        raise BadManifest(
-            f"{manifests / VIEWS_FILE}: no view over a built file ({str(error).splitlines()[0]}), "
-            "expected Parquet as curate wrote it — make it anew: curate build, overlaps or clean"
-        ) from error
+    # Not beside its target: DuckDB reads `?` and `\\` in the path of a database as its own.
+    with tempfile.TemporaryDirectory() as scratch, replacing(manifests / VIEWS_FILE) as temporary:
+        made = Path(scratch) / VIEWS_FILE
+        faults = write_views(manifests, made)
+        shutil.copyfile(made, temporary)
+    return faults

@@ -5,6 +5,7 @@ failed, whose id is doubtful, with the likely true id where another dataset or l
 with a `case_twin` stay as they are; rows with a `truncated_id` were failed as `bad_id` and stay so.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,16 +26,20 @@ _SHORTEST_PREFIX = 6  # characters of a cut-off id that still say something: 64^
 _NUM_SHOWN = 10
 
 
-def find_twins(
-    manifests: Path, cards: dict[str, Card]
-) -> tuple[dict[str, int], list[tuple[str, str, str, str]]]:
-    """Write twins.parquet; how many clips or rows it names by reason, and the first of them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twins:
+    """What twins.parquet holds."""
 
-    Each of the first is (reason, dataset, id, likely true id or "?").
-    """
+    counts: dict[str, int] = field(default_factory=dict)  # clips or rows by reason
+    # some of them: reason, dataset, id, likely true id or "?"
+    first: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+
+def find_twins(manifests: Path, cards: dict[str, Card]) -> Twins:
+    """Write twins.parquet over all that is built."""
     built = [name for name in built_datasets(manifests) if name in cards]
     if not built:
-        return {}, []
+        return Twins()
     with work_connection(manifests) as db:
         files = ", ".join(sql_text(built_path(manifests, name)) for name in built)
         db.execute(
@@ -63,7 +68,7 @@ def find_twins(
             "select distinct reason, dataset, source_id, coalesce(likely_id, '?') "
             f"from {found} order by all limit {_NUM_SHOWN}"
         ).fetchall()
-        return dict(counts), first
+        return Twins(counts=dict(counts), first=first)
 
 
 def _is_known_copy(db: "duckdb.DuckDBPyConnection", card: Card, manifests: Path) -> bool:
@@ -92,20 +97,25 @@ def _define_case_twins(db: "duckdb.DuckDBPyConnection") -> None:
 
     A place that is a copy nobody knows has half a vote: that is where ids were changed.
     """
+    listed = f"select source_id from doubtful where reason = '{Reason.UNRESOLVED_ENTRY}'"
+    everything = f"(select source_id from spelled union all {listed})"
+    # A copy known by its digest has its ids as published: only others, and lists, can have changed
+    # some. Hashes first: eight bytes a row, and no strings kept.
+    (changed,) = db.execute("select count(*) from changed").fetchone() or (0,)
+    db.execute(
+        "create temp table suspects as select hash(lower(source_id)) as hash from "
+        + (
+            f"{everything} group by 1 having min(hash(source_id)) <> max(hash(source_id))"
+            if changed
+            else f"({listed}) group by 1"
+        )
+    )
     likely = LIKELY_ID["youtube"]
     db.execute(
         f"""create temp table case_twins as
-        with suspects as (
-            -- a copy known by its digest has its ids as published: only others can have changed some
-            select distinct lower(source_id) as folded from (
-                select source_id from spelled where dataset in (select place from changed)
-                union all select source_id from doubtful where reason = '{Reason.UNRESOLVED_ENTRY}')
-        ),
-        folded as (
-            select lower(source_id) as folded from (
-                select source_id from spelled where lower(source_id) in (select folded from suspects)
-                union all select source_id from doubtful
-                where reason = '{Reason.UNRESOLVED_ENTRY}')
+        with folded as (
+            select lower(source_id) as folded from {everything}
+            where hash(lower(source_id)) in (select hash from suspects)
             group by 1 having min(source_id) <> max(source_id)
         ),
         places as (

@@ -14,7 +14,6 @@ from curation.decision.policy import DEFAULT_TESTS, CleanConfig, Policy
 from curation.errors import UsageProblem
 from curation.matching import overlap
 from curation.matching.comparison import Comparison, compare
-from curation.tables import printable
 
 if TYPE_CHECKING:
     import duckdb
@@ -84,8 +83,8 @@ def blame(
         rows = _rows(db, manifests, clip, identity)
         if not rows:
             raise UsageProblem(
-                f"{clip!r}: no built manifest has such a clip ({_read_as(identity)}), looked in "
-                f"{', '.join(built_datasets(manifests))} — is its dataset built? See: curate datasets"
+                f"{clip!r}: no built manifest has such a clip ({read_as(identity)}), looked in "
+                f"{', '.join(built_datasets(manifests))} — {_what_else(db, manifests, identity)}"
             )
         comparison = _narrowed(comparison, rows, as_test_item=as_test_item)
         overlap.find(db, comparison)
@@ -103,7 +102,8 @@ def blame(
     )
 
 
-def _read_as(identity: Identity | None) -> str:
+def read_as(identity: Identity | None) -> str:
+    """What a clip was taken for, in words."""
     if identity is None:
         return "read as a clip_id"
     return f"read as {identity.source}:{identity.source_id}"
@@ -134,6 +134,19 @@ def _rows(
     rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
     named = [row for row in rows if clip == f"{row['dataset']}/{row['clip_id']}"]
     return named or rows
+
+
+def _what_else(db: "duckdb.DuckDBPyConnection", manifests: Path, identity: Identity | None) -> str:
+    """What to do about an id that nobody has: another spelling of it, or another dataset."""
+    files = ", ".join(sql_text(built_path(manifests, name)) for name in built_datasets(manifests))
+    twins = db.execute(
+        f"""select distinct source_id from read_parquet([{files}], hive_partitioning = false)
+        where lower(source_id) = lower($id) order by 1 limit 3""",
+        {"id": identity.source_id if identity else None},
+    ).fetchall()
+    if twins:
+        return f"with other capitals there is {', '.join(id_ for (id_,) in twins)}"
+    return "is its dataset built? See: curate datasets"
 
 
 def _narrowed(comparison: Comparison, rows: list[dict[str, Any]], *, as_test_item: bool) -> Comparison:
@@ -212,40 +225,3 @@ def _verdict(
     if not chosen(comparison.trains):
         return "no input"
     return "dropped" if gives_way and any(e["acted_on"] for e in evidence) else "kept"
-
-
-def blame_text(answer: Blame) -> str:
-    """The answer as people read it."""
-    where = f"clean/{answer.manifest}" if answer.manifest else "as clean would decide"
-    lines = [f"{answer.asked}: {_read_as(answer.identity)}; {where} against "
-             f"{', '.join(answer.tests)}"]  # fmt: skip
-    for finding in answer.findings:
-        times = "time unknown"
-        if finding.start_s is not None:
-            end = "?" if finding.end_s is None else f"{finding.end_s:g}"
-            times = f"{finding.start_s:g} to {end} s"
-        lines.append(
-            f"{finding.dataset}/{finding.clip_id} ({finding.split}, {times}): {finding.verdict}"
-            + (f" by {finding.reason}" if finding.reason else "")
-        )
-        lines += [f"    {_sentence(entry)}" for entry in finding.evidence]
-        if not finding.evidence and finding.verdict == "kept":
-            lines.append("    no evidence of an overlap")
-        if finding.verdict == "held out" and not answer.as_test_item:
-            lines.append(f"    a test item; what overlaps it: curate blame --test-item {answer.asked}")
-    return "\n".join(map(printable, lines))
-
-
-def _sentence(entry: dict[str, Any]) -> str:
-    heldout = f"{entry['heldout_dataset']}/{entry['heldout_clip_id']}"
-    train = f"{entry['train_dataset']}/{entry['train_clip_id']}"
-    shared = "" if entry["measure"] is None else f", {entry['measure']:g} s shared"
-    text = {
-        "same_id": f"{train} is of the recording of test clip {heldout}{shared}",
-        "same_interval": f"{train} meets test clip {heldout} in time{shared}",
-        "same_start": f"{train} starts where test clip {heldout} starts{shared}",
-        "known_reupload": f"its re-upload: {train} is the video of test clip {heldout}",
-        "published_list": f"{train} is on a published exclusion list for {entry['heldout_dataset']}",
-    }[entry["rule"]]
-    acted = "" if entry["acted_on"] else "; not acted on"
-    return f"{entry['rule']}: {text} ({entry['test_list']}; said by {entry['said_by']}{acted})"

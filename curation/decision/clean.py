@@ -17,7 +17,13 @@ from curation.catalog.cards import NAME, Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import built_path
 from curation.catalog.record import read_record
-from curation.catalog.store import built_datasets, num_rows, sql_text, work_connection
+from curation.catalog.store import (
+    built_datasets,
+    num_rows,
+    one_thread,
+    sql_text,
+    work_connection,
+)
 from curation.decision import certificate
 from curation.decision.policy import REASONS, TIERS, CleanConfig, Policy
 from curation.decision.unknown import unidentified_rows, unknown
@@ -171,22 +177,22 @@ def _write_train(
         ) where rank = 1"""
     )
     datasets = sorted({selection.dataset for selection in comparison.trains})
-    db.execute("create temp table dropped (dataset varchar, rows bit)")
-    for dataset in datasets:
-        db.execute("insert into dropped values (?, ?::bit)", [dataset, _mask(db, comparison, dataset)])
+    for index, dataset in enumerate(datasets):
+        _define_is_dropped(db, comparison, dataset, f"is_dropped_{index}")
     # A filter by position keeps the order of the rows, which a join does not promise.
     kept, excluded = (
         " union all ".join(
-            _rows_of(comparison, dataset, f"get_bit(rows, file_row_number::integer) = {bit}")
-            for dataset in datasets
+            _rows_of(comparison, dataset, f"{condition} is_dropped_{index}(file_row_number)")
+            for index, dataset in enumerate(datasets)
         )
-        for bit in (0, 1)
+        for condition in ("not", "")
     )
     about = _provenance(config)
-    db.execute(
-        f"copy (select {_CLIPS} from ({kept})) to {sql_text(folder / 'kept.parquet')} "
-        f"({PARQUET}, {about})"
-    )
+    with one_thread(db):
+        db.execute(
+            f"copy (select {_CLIPS} from ({kept})) to {sql_text(folder / 'kept.parquet')} "
+            f"({PARQUET}, {about})"
+        )
     db.execute(
         f"""copy (select {_CLIPS}, {_EXCLUSION} from ({excluded}) e
             join first_evidence f on f.train_dataset = e.dataset and f.train_row = e.file_row_number
@@ -201,33 +207,44 @@ def _cases(column: str, values: dict[str, Any]) -> str:
     return f"case {column} {cases} end"
 
 
-def _mask(db: "duckdb.DuckDBPyConnection", comparison: Comparison, dataset: str) -> str:
-    """One character a row of the dataset: "1" where the row is dropped."""
-    import numpy as np
+def _define_is_dropped(
+    db: "duckdb.DuckDBPyConnection", comparison: Comparison, dataset: str, name: str
+) -> None:
+    """The SQL function `name`: whether the row of the dataset at a position is dropped.
 
+    A bit string that SQL asks costs its whole length for every 2,048 rows.
+    """
+    import numpy as np
+    import pyarrow as pa
+    from duckdb.func import PythonUDFType
+
+    dropped = np.zeros(comparison.records[dataset]["kept"], dtype=bool)
     found = db.execute(
         "select train_row from first_evidence where train_dataset = ?", [dataset]
     ).fetchnumpy()["train_row"]
-    mask = np.full(comparison.records[dataset]["kept"], ord("0"), dtype=np.uint8)
-    mask[found] = ord("1")
-    return mask.tobytes().decode("ascii")
+    dropped[found] = True
+    db.create_function(
+        name,
+        lambda positions: pa.array(dropped[positions.to_numpy()]),
+        ["BIGINT"],
+        "BOOLEAN",
+        type=PythonUDFType.ARROW,
+    )
 
 
 def _rows_of(comparison: Comparison, dataset: str, condition: str) -> str:
     path = sql_text(built_path(comparison.manifests, dataset))
-    return f"""select *
-        from read_parquet({path}, file_row_number = true),
-             (select rows from dropped where dataset = {sql_text(dataset)})
+    return f"""select * from read_parquet({path}, file_row_number = true)
         where {comparison.is_input(dataset)} and {condition}"""
 
 
 def _tally(
     db: "duckdb.DuckDBPyConnection", comparison: Comparison, folder: Path
 ) -> tuple[Tally, int, int]:
-    """Count the input by itself, so that the sum can fail; and the rows that are no input."""
+    """Count the input by itself, so that the sum can fail; and the other rows of all that is built."""
     seen = held_out = not_chosen = 0
-    for dataset in sorted({selection.dataset for selection in comparison.trains}):
-        splits = comparison.records[dataset]["splits"]
+    for dataset in built_datasets(comparison.manifests):
+        splits = read_record(comparison.manifests, dataset)["splits"]
         trained = ", ".join(sql_text(name) for name in splits if splits[name]["role"] == "train")
         rows = db.execute(
             f"""select count(*) filter (where {comparison.is_input(dataset)}),

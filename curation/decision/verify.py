@@ -37,6 +37,13 @@ class Check:
     what: str
     error: FoleyproofError | None = None
 
+    @property
+    def state(self) -> str:
+        """What came out, in words."""
+        if self.error is None:
+            return "as recorded"
+        return "changed" if isinstance(self.error, ManifestChanged) else "cannot be checked"
+
 
 def verify(
     manifests: Path,

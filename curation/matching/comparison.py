@@ -46,7 +46,7 @@ class Comparison:
     def is_input(self, dataset: str) -> str:
         """The condition that a row of the dataset is in a training set, and no test item."""
         chosen = " or ".join(s.where() for s in self.trains if s.dataset == dataset)
-        return f"({chosen}) and not {self.is_item(dataset)}"
+        return f"({chosen or 'false'}) and not {self.is_item(dataset)}"
 
     def is_item(self, dataset: str) -> str:
         """The condition that a row of the dataset is an item of one of the test sets."""

@@ -29,7 +29,7 @@ def matrix_text(
 ) -> tuple[str, list[str]]:
     """The matrix in one of `tables.FORMATS`, and lines on what the counts cannot tell.
 
-    Held-out splits that share nothing, or cannot be told, are left out of the table for the screen.
+    Held-out splits that share nothing, or cannot be told, are left out of all formats but CSV.
     """
     rows: list[list[Cell]] = []
     zero = unknown = 0
@@ -37,7 +37,7 @@ def matrix_text(
         first = True
         for key, cell in test["overlap"].items():
             items = cell["test_items"]
-            if format == "table" and key not in trains and not cell["known_reupload"]:
+            if format != "csv" and key not in trains and not cell["known_reupload"]:
                 if items["id"] is None:
                     unknown += 1
                     continue

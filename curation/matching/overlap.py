@@ -64,7 +64,7 @@ def overlaps(
         _names(tests),
         train=None if train is None else _names(train),
         manifests=folder,
-        cards=load_cards(tuple(Path(folder) for folder in cards)),
+        cards=load_cards(folder, *map(Path, cards)),
     )
     with work_connection(folder) as db:
         find(db, comparison)

@@ -112,7 +112,7 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tiny]:
             raw = folder / "metadata" / name
             raw.mkdir(parents=True)
             _write_rows(raw / "rows.csv", rows)
-        cards = load_cards((folder / "cards",))
+        cards = load_cards(folder / "cards")
         chosen = find_cards(cards, tuple(datasets))
         fetch_from(folder / "metadata", chosen, folder / "manifests")
         built = build(chosen, folder / "manifests")
@@ -142,7 +142,7 @@ def in_folder(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> Corpus:
 def curate(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """A function that runs `curate` in this process: exit code, stdout, stderr."""
     from curation.cli import curate as command
-    from curation.cli import run
+    from curation.console import run
 
     def call(*arguments: Any) -> tuple[int, str, str]:
         import sys

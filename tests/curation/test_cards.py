@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from curation.catalog.build import Built, build
-from curation.catalog.cards import RESERVED, Card, RawFile, load_card, load_cards
+from curation.catalog.cards import CARD_FILES, RESERVED, Card, RawFile, load_card, load_cards
 from curation.catalog.fetch import fetch_from
 from curation.catalog.lists import heldout_selection, train_selection
 from curation.catalog.record import read_record
@@ -247,16 +247,44 @@ def test_card_of_a_user_is_a_dataset_like_any_other(in_folder, tmp_path, curate)
     tests = json.loads(out)["tests"]
     assert tests["vggsound"]["overlap"]["mine"]["pairs"] == {"id": 1, "interval": 1, "same_start": 1}
     assert tests["mine"]["overlap"]["audioset"]["test_items"]["id"] == 1  # 4PjEi5fFD6A
-    assert curate("overlaps", "--test", "mine", "--manifests", manifests)[0] == 2
     code, out, _ = curate("datasets", *common)
     assert code == 0
     assert any(line.startswith("mine ") for line in out.splitlines())
 
 
+def test_card_of_a_user_stays_with_what_was_built_from_it(in_folder, tmp_path, curate):
+    manifests = tmp_path / "manifests"
+    shutil.copytree(in_folder.manifests, manifests, ignore=shutil.ignore_patterns("clean", "raw"))
+    card = _write_card(tmp_path / "cards")
+    (tmp_path / "metadata" / "mine").mkdir(parents=True)
+    (tmp_path / "metadata" / "mine" / "rows.csv").write_text(CSV)
+    at, given = ("--manifests", manifests), ("--cards", card.parent)
+    assert curate("fetch", "mine", "--from", tmp_path / "metadata", *at, *given)[0] == 0
+    assert curate("build", "mine", *at, *given)[0] == 0
+    code, out, err = curate("overlaps", "--test", "mine", *at)  # nobody has to name it again
+    assert code == 0, err
+    assert "mine@" in out
+    assert curate("clean", "--name", "x", *at)[0] == curate("verify", *at)[0] == 0
+    assert "1 built" in curate("build", "mine", *at)[1]
+    (card / "card.toml").write_text(TOML.replace('title = "Mine"', 'title = "Mine, again"'))
+    assert curate("build", "mine", *at, *given)[0] == 0
+    assert "Mine, again" in (manifests / "mine" / "card.toml").read_text()
+    assert not (manifests / "vggsound" / "card.toml").exists()  # ours come with the package
+    assert curate("clean", "--name", "x", *at)[0] == 0
+    for name in CARD_FILES:
+        (manifests / "mine" / name).unlink()
+    code, _, err = curate("overlaps", *at)
+    assert code == 2
+    assert "give its folder with --cards DIR" in err
+    code, out, _ = curate("verify", "x", *at)
+    assert code == 1
+    assert re.search(r"clean/x +cannot be checked", out)
+
+
 def test_folder_of_one_card_is_read_too_and_stands_before_ours(tmp_path):
     folder = _write_card(tmp_path, name="esc50")
-    assert load_cards((folder,))["esc50"].title == "Mine"
-    assert load_cards((tmp_path,))["esc50"].title == "Mine"
+    assert load_cards(folder)["esc50"].title == "Mine"
+    assert load_cards(tmp_path)["esc50"].title == "Mine"
     assert load_cards()["esc50"].title == "ESC-50"
 
 

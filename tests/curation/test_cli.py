@@ -18,7 +18,7 @@ from typing import Any
 import click
 import pytest
 
-from curation import cli, errors
+from curation import cli, console, errors
 
 OPTIONS = Path(__file__).with_name("options.txt")
 COMMANDS = cli.curate.commands
@@ -103,7 +103,7 @@ def test_error_is_one_message_and_its_exit_code(
         raise error("came in, expected, do")
 
     monkeypatch.setattr(sys, "argv", ["failing"])
-    assert cli.run(failing, "curate") == error.exit_code
+    assert console.run(failing, "curate") == error.exit_code
     assert capsys.readouterr().err == "curate: came in, expected, do\n"
 
 
@@ -115,7 +115,7 @@ def test_interrupted_command_ends_with_130_and_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["interrupted"])
-    assert cli.run(interrupted, "curate") == 130
+    assert console.run(interrupted, "curate") == 130
     assert "curate: interrupted; run the same command again" in capsys.readouterr().err
 
 
@@ -126,7 +126,7 @@ def test_our_own_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(sys, "argv", ["broken"])
     with pytest.raises(ZeroDivisionError):
-        cli.run(broken, "curate")
+        console.run(broken, "curate")
 
 
 # ---- help -------------------------------------------------------------------------------------------
@@ -191,7 +191,8 @@ def test_command_imports_neither_torch_nor_pandas(name: str, here: Any) -> None:
 def imported_by(words: list[str]) -> set[str]:
     """Which of the heavy packages a fresh interpreter has imported after `curate …`."""
     program = (
-        "import sys; from curation.cli import curate, run; sys.argv[0] = 'curate'; "
+        "import sys; from curation.cli import curate; from curation.console import run; "
+        "sys.argv[0] = 'curate'; "
         "code = run(curate, 'curate'); "
         f"print('heavy:', *sorted(set({HEAVY}) & set(sys.modules))); sys.exit(code)"
     )

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from curation.cli import curate as command
-from curation.cli import run
+from curation.console import run
 
 pytestmark = pytest.mark.slow
 OUTSIDE = {".lock", "manifests.duckdb", "fetched.json"}

@@ -227,7 +227,7 @@ def test_every_cut_off_id_is_found_however_many_there_are(make_tiny):
         + [_youtube_clip(9999, whole[0][:8])],
     }
     tiny = make_tiny(clips)
-    counts, _ = find_twins(tiny.manifests, tiny.cards)
+    counts = find_twins(tiny.manifests, tiny.cards).counts
     assert counts == {Reason.TRUNCATED_ID: 1500}  # the shorter one begins a hundred ids
 
 

@@ -1,0 +1,100 @@
+"""How a command talks: stdout is data, stderr is talk, and every end has its documented exit code."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from curation.errors import FoleyproofError
+
+
+def finish(
+    document: dict[str, Any],
+    as_json: bool,
+    *,
+    text: str,
+    summary: str,
+    next_steps: tuple[str, ...],
+    summary_to_stderr: bool = False,
+    code: int = 0,
+) -> NoReturn:
+    """Print the data, the summary line and the next step; end with the exit code.
+
+    Args:
+        document: what --json prints, together with the summary.
+        next_steps: commands, which get the folders this one was given, or words.
+    """
+    if as_json:
+        text = json.dumps({**document, "summary": summary}, ensure_ascii=False, indent=1)
+    _say(text)
+    _say(summary, err=as_json or summary_to_stderr)
+    context = click.get_current_context()
+    steps = [step + _places(context) if step.startswith("curate") else step for step in next_steps]
+    _say(f"next: {'; '.join(steps)}", err=True)
+    context.exit(code)
+
+
+def _places(context: click.Context) -> str:
+    """`--manifests` and `--cards` as they were given, for the command that comes next."""
+    words: list[str] = []
+    for name, option in (("manifests", "--manifests"), ("cards", "--cards")):
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            for folder in value if isinstance(value, tuple) else (value,):
+                words += [option, str(folder)]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print; a reader who left, as in `curate … | head`, changes neither what was done nor its code."""
+    if not text:
+        return
+    from curation.files import disk_space
+
+    try:
+        with disk_space(Path("standard error" if err else "standard output")):
+            click.echo(text, err=err)
+    except BrokenPipeError:
+        _give_up(sys.stderr if err else sys.stdout)
+
+
+def _give_up(stream: Any) -> None:
+    """Let what is still buffered for a stream go nowhere."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # None, closed, or no real file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def run(command: click.Command, name: str) -> int:
+    """Run a click command; the exit code, with one message for each error a user can meet."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = command.main(prog_name=name, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say(f"{name}: interrupted; run the same command again to continue", err=True)
+        return 130
+    except click.ClickException as error:
+        with contextlib.suppress(BrokenPipeError):
+            error.show()
+        return error.exit_code
+    except FoleyproofError as error:
+        if error.exit_code == 14:
+            _give_up(sys.stdout)
+        _say(f"{name}: {error}", err=True)
+        return error.exit_code
+    except SystemExit:  # click's answer to a reader who left, here of a help page
+        _give_up(sys.stdout)
+        return 0

@@ -87,7 +87,7 @@ EVIDENCE_SELECT = f"""
 
 
 def find(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
-    """Make the temporary tables `heldout`, `pairs` and `evidence` of a comparison.
+    """Make the temporary tables (one is a view) `heldout`, `pairs` and `evidence` of a comparison.
 
     `evidence` has the evidence columns, and test (index), rule_order, train_row (position in the
     dataset's clips.parquet), via (name of the published evidence) and train_is_item (whether the
@@ -108,7 +108,7 @@ def _define_heldout(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> 
         for index, test in enumerate(comparison.tests)
     ]
     db.execute(f"create temp table items as {' union all '.join(parts)}")
-    db.execute(f"create temp table heldout as from items where {comparison.heldout_where}")
+    db.execute(f"create temp view heldout as from items where {comparison.heldout_where}")
     if comparison.heldout_where != "true":
         return
     sizes = dict(db.execute("select test, count(*) from heldout group by 1").fetchall())

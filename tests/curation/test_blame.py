@@ -295,3 +295,9 @@ def test_tests_given_by_name_are_asked_instead_of_a_clean_manifest(in_cleaned, c
     assert code == 0
     assert "as clean would decide against audiocaps@v1" in out
     assert curate("blame", "4PjEi5fFD6A", "--test", "audiocaps", "--name", "paper")[0] == 2
+
+
+def test_id_with_other_capitals_is_named(in_folder, curate):
+    code, _, err = curate("blame", "4pjei5ffd6a")
+    assert code == 2
+    assert "with other capitals there is 4PjEi5fFD6A" in err

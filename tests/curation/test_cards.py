@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,40 @@ def test_card_of_a_user_stays_with_what_was_built_from_it(in_folder, tmp_path, c
     code, out, _ = curate("verify", "x", *at)
     assert code == 1
     assert re.search(r"clean/x +cannot be checked", out)
+
+
+def test_example_of_the_readme_is_a_card(tmp_path, curate):
+    readme = Path(__file__).resolve().parents[2] / "manifests" / "README.md"
+    blocks = re.findall(r"```(toml|sql)\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.S)
+    texts = {kind: textwrap.dedent(text) for kind, text in blocks}
+    folder = _write_card(tmp_path / "cards", toml=texts["toml"], sql=texts["sql"])
+    (tmp_path / "metadata" / "mine").mkdir(parents=True)
+    (tmp_path / "metadata" / "mine" / "mine.csv").write_text(
+        'id,start,end,caption\nFhaYvI1yrUM,21,31,"a skateboard, rolling"\n'
+    )
+    common = ("--manifests", tmp_path / "manifests", "--cards", folder.parent)
+    assert curate("fetch", "mine", "--from", tmp_path / "metadata", *common)[0] == 0
+    code, out, _ = curate("build", "mine", *common)
+    assert code == 0
+    assert "1 row = 1 kept" in out
+
+
+def test_everything_a_card_lacks_is_told_at_once(tmp_path):
+    lacking = TOML.replace('homepage = "-"', "").replace('citation = "-"', "")
+    with pytest.raises(BadCard, match="no 'homepage', expected text; no 'citation', expected text"):
+        load_card(_write_card(tmp_path, toml=lacking))
+
+
+def test_semicolon_at_the_end_of_a_list_is_no_second_statement(tmp_path):
+    listed = (
+        TOML
+        + """[[lists]]
+name = "some"
+title = "some of them"
+sql = "select 'youtube' as source, name as source_id from rows;"
+"""
+    )
+    assert load_card(_write_card(tmp_path, toml=listed)).lists[0].sql[-1] != ";"
 
 
 def test_folder_of_one_card_is_read_too_and_stands_before_ours(tmp_path):

@@ -313,6 +313,43 @@ def test_progress_is_on_a_terminal_and_never_on_stdout(tmp_path: Path) -> None:
     assert not set(b"\r\x1b") & set(out)
 
 
+def test_next_step_names_the_folders_that_were_given(here: Any, curate: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "my manifests"
+    code, _, err = curate("fetch", "--from", tmp_path, "--manifests", folder)
+    assert code == 0
+    assert err.splitlines()[-1] == f"next: curate fetch --from DIR --manifests '{folder}'"
+    assert "--manifests" not in curate("datasets")[2]
+
+
+def test_fetch_that_finds_nothing_says_where_it_looked(curate: Run, tmp_path: Path) -> None:
+    _, out, _ = curate("fetch", "esc50", "--from", tmp_path, "--manifests", tmp_path / "m")
+    expected = tmp_path / "esc50" / "esc50.csv"
+    assert f"{tmp_path} holds none of these files, expected them as {expected}" in out
+
+
+def test_clean_says_what_is_incomplete(corpus: Any, curate: Run, tmp_path: Path) -> None:
+    manifests = tmp_path / "manifests"
+    shutil.copytree(corpus.manifests / "audioset" / "raw", manifests / "audioset" / "raw")
+    shutil.copytree(corpus.manifests / "vggsound" / "raw", manifests / "vggsound" / "raw")
+    (manifests / "audioset" / "raw" / "balanced_train_segments.csv").unlink()
+    at = ("--manifests", manifests)
+    assert curate("build", *at)[0] == 0
+    code, out, err = curate("clean", "--test", "vggsound", *at)
+    assert code == 0, err
+    assert "audioset: INCOMPLETE, built without balanced_train_segments.csv\n" in out
+
+
+def test_build_goes_on_past_a_damaged_output_of_another_command(
+    place: Path, corpus: Any, curate: Run, tmp_path: Path
+) -> None:
+    manifests = tmp_path / "manifests"
+    shutil.copytree(corpus.manifests, manifests)
+    (manifests / "overlaps.parquet").write_bytes(b"no Parquet")
+    code, out, err = curate("build", "--manifests", manifests)
+    assert code == 0, err
+    assert re.search(r"^no view overlaps: .* — make it anew: curate overlaps", out, flags=re.M)
+
+
 # ---- ids that look like options ---------------------------------------------------------------------
 
 

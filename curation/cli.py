@@ -284,6 +284,7 @@ def clean(
     from curation.decision.decision_text import clean_text
     from curation.decision.policy import CleanConfig, Policy
     from curation.files import locked
+    from curation.matching.comparison import compare
     from curation.progress import Progress
 
     config = CleanConfig(
@@ -294,12 +295,14 @@ def clean(
         margin_s=margin_s,
         use_published=use_published,
     )
+    known = load_cards(manifests, *cards)
+    compare(tests, train=train, manifests=manifests, cards=known)  # nothing is made for a wrong name
     with locked(manifests), Progress("clean") as progress:
         cleaned = make_clean(
             config,
             name=name,
             manifests=manifests,
-            cards=load_cards(manifests, *cards),
+            cards=known,
             replace=replace,
             progress=progress.query,
         )
@@ -389,6 +392,8 @@ def verify(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_
         known = load_cards(manifests, *cards)
         checks = list(check_again(manifests, known, names=names, progress=progress.item))
     errors = [check.error for check in checks if check.error]
+    cleaned = any(check.what.startswith("clean/") for check in checks)
+    done = "train on clean/NAME" if cleaned else "curate clean --name NAME"
     rows = [[check.what, check.state] for check in checks]
     finish(
         {
@@ -401,7 +406,7 @@ def verify(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_
         as_json,
         text="\n".join([render(["manifest", "state"], rows), *map(str, errors)]),
         summary=f"{len(checks)} manifests = {len(checks) - len(errors)} as recorded + {len(errors)} not",
-        next_steps=("curate build", "curate clean") if errors else ("train on clean/NAME",),
+        next_steps=("curate build", "curate clean") if errors else (done,),
         code=13 if any(e.exit_code == 13 for e in errors) else 1 if errors else 0,
     )
 

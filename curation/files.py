@@ -51,11 +51,12 @@ def replacing(target: Path) -> Iterator[Path]:
 
     Raises:
         NoSpace: the disk filled up; `target` is as it was.
+        NotWritable: the system refuses a file or folder there.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
     try:
         with disk_space(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _fsync(temporary)
             os.replace(temporary, target)
@@ -70,11 +71,11 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
     Between its two renames the folder is missing; whoever dies there leaves the former one to `sweep`.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
     former = target.with_name(f"{target.name}.former.tmp-{os.getpid()}")
     try:
         with disk_space(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
             _settle(former, target)
             remove(temporary)
             temporary.mkdir()
@@ -138,12 +139,18 @@ def disk_space(place: Path) -> Iterator[None]:
             raise _not_writable(error.filename2 or error.filename or place, error) from error
         raise
     except Exception as error:  # duckdb is not imported here; its errors carry the text
-        text = str(error)
-        if "max_temp_directory_size" in text or any(os.strerror(code) in text for code in _FULL):
+        if says_full(error):
             raise _no_space(place) from error
+        text = str(error)
         if type(error).__name__ == "IOException" and any(os.strerror(c) in text for c in _REFUSED):
             raise _not_writable(place, error) from error
         raise
+
+
+def says_full(error: Exception) -> bool:
+    """Whether an error of DuckDB is about a full disk."""
+    text = str(error)
+    return "max_temp_directory_size" in text or any(os.strerror(code) in text for code in _FULL)
 
 
 def _no_space(place: Path) -> NoSpace:
@@ -224,7 +231,8 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # below a file there is nothing
+            path.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

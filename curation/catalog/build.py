@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import curation
 from curation.catalog import evidence, problems, rawfiles
-from curation.catalog.cards import CARD_FILES, Card
+from curation.catalog.cards import CARD_FILES, Card, is_shipped
 from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
 from curation.catalog.identity import sql_macros
 from curation.catalog.lists import LIST_DIGEST
 from curation.catalog.record import RECORD, former_record, write_record
 from curation.catalog.store import lock, one_thread, refuse_patterns, work_connection
-from curation.errors import FoleyproofError
-from curation.files import sha256_file, staged
+from curation.errors import BadCard, FoleyproofError
+from curation.files import replacing, sha256_file, staged
 from curation.verdict import Reason, Tally
 
 if TYPE_CHECKING:
@@ -127,6 +127,11 @@ def _build_one(
     import duckdb
 
     folder = manifests / card.dataset
+    if not card.shipped and is_shipped(folder):
+        raise BadCard(
+            f"{card.folder}: its copy would take the place of the card that ships in {folder}, expected "
+            "another folder for what is built — give one with --manifests"
+        )
     digests = raw_digests(card, manifests)
     missing = [file.path for file in card.files if file.path not in digests]
     needed = [file.path for file in card.files if not file.optional and file.path in missing]
@@ -143,7 +148,7 @@ def _build_one(
         return _result(card, record, state="up to date", missing=missing)
     with (
         staged(folder, last=RECORD) as stage,
-        work_connection(folder, memory_mib=900, only_folder=folder) as db,
+        work_connection(folder, memory_mib=900, only_folders=(folder / "raw", stage)) as db,
     ):
         progress(card.dataset, db)
         for statement in sql_macros():
@@ -178,7 +183,8 @@ def _build_one(
         }
         if not card.shipped:  # the commands that come later find it here
             for name in CARD_FILES:
-                shutil.copyfile(card.folder / name, stage / name)
+                with replacing(stage / name) as temporary:
+                    shutil.copyfile(card.folder / name, temporary)
         write_record(stage, record)
     return _result(card, record, state="built", missing=missing)
 
@@ -250,9 +256,7 @@ def _compare_counts(card: Card, record: dict[str, Any]) -> list[str]:
         none_at_hand = rows == 0 and record["missing"]
         if split.published is None or rows == split.published or none_at_hand:
             continue
-        why = next(
-            (e["why"] for e in card.errata if e.get("split") == name and e.get("rows") == rows), None
-        )
+        why = next((e.why for e in card.errata if e.split == name and e.rows == rows), None)
         counts = f"{name} {rows:,} of {split.published:,} rows by {split.counted_by}"
         if why:
             notes.append(f"{card.dataset}: {counts}; erratum: {why}")

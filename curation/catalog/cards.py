@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from curation.catalog.entries import make, named_tables, tables
+from curation.catalog.identity import ID_SYNTAX
 from curation.errors import BadCard, UsageProblem
-from curation.files import canonical_json
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of datasets and files: safe as SQL identifier and path
 # names of our own views, files and folders beside the datasets
@@ -27,6 +27,8 @@ CARD_FILES = ("card.toml", "clips.sql")
 LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SPLIT_ROLES = ("train", "validation", "test")
 RULES = ("known_reupload", "published_list")
+PARTNERS = ("same_id", "unknown")
+MODALITIES = ("audio-video", "audio")
 _JSON_TYPE = re.compile(r"[a-z][a-z0-9_ ,()\[\]]*")  # a DuckDB type, and nothing that ends a statement
 
 
@@ -74,7 +76,8 @@ class Evidence:
 
     name: str
     rule: str  # "known_reupload" or "published_list"
-    heldout: tuple[str, ...]  # datasets whose test clips it is about
+    # published_list: datasets whose test clips it is about; a re-upload is one of every test set
+    heldout: tuple[str, ...]
     citation: str
     groups: tuple[tuple[str, ...], ...] = ()  # known_reupload: ids of one recording
     source: str = "youtube"  # of the ids in `groups`
@@ -82,6 +85,15 @@ class Evidence:
     # published_list: "same_id" where it names held-out recordings, "unknown" where it names clips
     # that equal some clip it does not tell
     partner: str = "same_id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erratum:
+    """Something wrong with the published files that is understood."""
+
+    why: str
+    split: str | None = None  # of which there are other rows than published …
+    rows: int | None = None  # … namely these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +110,7 @@ class Card:
     splits: dict[str, Split]
     lists: tuple[NamedList, ...]
     evidence: tuple[Evidence, ...]
-    errata: tuple[dict[str, Any], ...]  # split, rows, why: a difference that is understood
+    errata: tuple[Erratum, ...]
     media: tuple[str, ...]  # file names under which people keep the media
     modality: str  # "audio-video" or "audio"
     unidentified: bool  # whether rows without source_id are as published
@@ -114,7 +126,7 @@ class Card:
     @property
     def shipped(self) -> bool:
         """Whether it comes with the package."""
-        return self.folder.resolve().parent == _shipped()
+        return is_shipped(self.folder)
 
     @cached_property
     def digest(self) -> str:
@@ -129,6 +141,12 @@ def _shipped() -> Path:
     package = Path(__file__).resolve().parent.parent
     cards = package / "cards"
     return cards if cards.is_dir() else package.parent / "manifests"
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a folder holds a card that comes with the package."""
+    folder = folder.resolve()
+    return folder.parent == _shipped() and (folder / CARD_FILES[0]).is_file()
 
 
 def card_folders(*roots: Path) -> dict[str, Path]:
@@ -191,9 +209,10 @@ def _card(folder: Path, table: dict[str, Any], sql: str) -> Card:
         "splits": {name: make(Split, f"splits.{name}", entry) for name, entry in splits.items()},
         "lists": _with_sql(NamedList, "a list", tables(table, "lists")),
         "evidence": _with_sql(Evidence, "an evidence", tables(table, "evidence")),
+        "errata": tuple(make(Erratum, "an erratum", entry) for entry in tables(table, "errata")),
     }
     defaults = {
-        "errata": (), "media": (), "modality": "audio-video", "unidentified": False, "unverified": False,
+        "media": (), "modality": "audio-video", "unidentified": False, "unverified": False,
     }  # fmt: skip
     about = {"dataset": folder.resolve().name, "folder": folder, "sql": _statement(sql)}
     if given := table.keys() & about.keys():
@@ -269,10 +288,19 @@ def _check(card: Card, path: Path) -> None:
             (evidence.sql is None) == (evidence.rule == "published_list")
         ):
             fail(f"evidence {evidence.name!r}", "groups for known_reupload, sql for published_list")
+        if evidence.partner not in PARTNERS:
+            fail(f"partner {evidence.partner!r} of {evidence.name!r}", f"one of {', '.join(PARTNERS)}")
+        for id_ in (id_ for group in evidence.groups for id_ in group):
+            if not re.fullmatch(ID_SYNTAX.get(evidence.source, ".+"), id_):
+                fail(f"id {id_!r} of evidence {evidence.name!r}", f"one of {evidence.source}")
+    if len({evidence.name for evidence in card.evidence}) < len(card.evidence):
+        fail("two evidence entries with one name", "a name each")
+    if card.modality not in MODALITIES:
+        fail(f"modality {card.modality!r}", f"one of {', '.join(MODALITIES)}")
     for pattern in card.media:
         if not _stays_inside(pattern):
             fail(f"media {pattern!r}", "a path below the folder of the media")
-    if len({canonical_json(f.path) for f in card.files}) < len(card.files):
+    if len({file.path for file in card.files}) < len(card.files):
         fail("two files with one path", "a path each")
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import curation
-from curation.catalog.cards import Card
+from curation.catalog.cards import NAME, Card
 from curation.catalog.identity import ID_MEANING
-from curation.catalog.store import num_rows, single_select, sql_text
+from curation.catalog.store import card_sql, num_rows, single_select, sql_text
 from curation.errors import BadCard, BadMetadata, FoleyproofError
 from curation.files import canonical_json, replacing
 from curation.manifest import CLIP_COLUMNS, FORMAT, METADATA_KEY, PARQUET
@@ -43,17 +43,11 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
 
     False where it has no rows at all.
     """
-    import duckdb
-
     where = card.folder / "clips.sql"
     if not single_select(card.sql):
         raise BadCard(f"{where}: expected exactly one SELECT, nothing else — see manifests/README.md")
-    try:
+    with card_sql(str(where)):
         given = db.sql(f"from ({card.sql}\n)").columns
-    except duckdb.PermissionException as error:
-        raise BadCard(f"{where}: reads outside its raw folder: {first_line(error)}") from error
-    except duckdb.Error as error:
-        raise BadCard(f"{where}: {first_line(error)}") from error
     unknown = set(given) - {name for name, _ in CLIP_COLUMNS} - set(_REQUIRED)
     lacking = set(_REQUIRED) - set(given)
     if unknown or lacking:
@@ -75,10 +69,8 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
         select *, {_reason(card)} as reason
         from (select {", ".join(columns)} from ({card.sql}\n))"""
     )
-    try:
+    with card_sql(str(where)):
         return db.execute("select 1 from card_rows limit 1").fetchone() is not None
-    except duckdb.Error as error:
-        raise BadCard(f"{where}: {first_line(error)}") from error
 
 
 def _reason(card: Card) -> str:
@@ -87,17 +79,15 @@ def _reason(card: Card) -> str:
     unidentified = "null" if card.unidentified else f"'{Reason.MISSING_ID}'"
     return f"""case
             when clip_id is null then '{Reason.MISSING_ID}'
+            when source is null or not regexp_full_match(source, '{NAME.pattern}')
+                then '{Reason.BAD_ID}'
             when source_id is null then {unidentified}
             when id_fault(source, source_id) then '{Reason.BAD_ID}'
             when not isfinite(start_s) or not isfinite(end_s) or start_s < 0
-                or greatest(start_s, end_s) > {_LONGEST_S} then '{Reason.BAD_TIME}'
+                or end_s < 0 or greatest(start_s, end_s) > {_LONGEST_S} then '{Reason.BAD_TIME}'
             when round(end_s * 1000) <= round(start_s * 1000) then '{Reason.EMPTY_INTERVAL}'
             when split is null or split not in ({splits}) then '{Reason.UNKNOWN_SPLIT}'
         end"""
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
 
 
 def _keeps_order(db: "duckdb.DuckDBPyConnection") -> bool:
@@ -139,10 +129,8 @@ def write_clips(
     raw: Path,
 ) -> tuple[int, int]:
     """Write clips.parquet; rows kept and rows seen."""
-    import duckdb
-
     target = folder / "clips.parquet"
-    try:
+    with card_sql(str(card.folder / "clips.sql")):
         order = "" if _keeps_order(db) else "order by origin.file, origin.row"
         listed = _define_entries(db, card)
         rows = "card_rows"
@@ -150,30 +138,25 @@ def write_clips(
             # What is sorted or joined is numbered once, so that equal input gives equal bytes.
             _number(db, order)
             rows, order = "numbered", "order by ordinal"
-        memberships = listed and _define_memberships(db)
+        if listed:
+            _define_memberships(db)
         with replacing(target) as temporary:
             # All rows first, and again without those that fail, should there be any: to know it of
             # each row before it is written takes twice as long, and nearly all files have none.
-            _copy_clips(db, card, rows, order, memberships, temporary, digests)
+            _copy_clips(db, card, rows, order, listed, temporary, digests)
             seen = num_rows(db, temporary)
             if _has_faults(db, card, temporary):
                 _number(db)
                 valid, order = "(from numbered where reason is null)", "order by ordinal"
-                _copy_clips(db, card, valid, order, memberships, temporary, digests)
+                _copy_clips(db, card, valid, order, listed, temporary, digests)
             if _find_duplicates(db, temporary):
                 _number(db)
                 _drop_duplicates(db)
                 valid, order = "(from unique_rows where reason is null)", "order by ordinal"
-                _copy_clips(db, card, valid, order, memberships, temporary, digests)
+                _copy_clips(db, card, valid, order, listed, temporary, digests)
             kept = num_rows(db, temporary)
             if seen and kept * 2 < seen:
                 raise _wrong_file(db, card, raw, seen - kept, seen)
-    except (
-        duckdb.ConversionException,
-        duckdb.InvalidInputException,
-        duckdb.BinderException,
-    ) as error:
-        raise BadCard(f"{card.folder / 'clips.sql'}: {first_line(error)}") from error
     return kept, seen
 
 
@@ -186,7 +169,10 @@ def _wrong_file(
         "from card_rows where reason is not null order by 1, 2 limit 1"
     ).fetchone()
     if row is None:
-        return BadMetadata(f"{raw}: {failed:,} of {seen:,} rows repeat another clip_id")
+        return BadCard(
+            f"{card.folder / 'clips.sql'}: {failed:,} of {seen:,} rows repeat another clip_id, expected "
+            "one of its own for each row — make it from more columns"
+        )
     file, number, reason, _, source, source_id, start_s, end_s, split = row
     meaning = ID_MEANING.get(source, "an id")
     columns = next((entry.columns for entry in card.files if entry.path == file), None)
@@ -209,7 +195,7 @@ def _copy_clips(
     card: Card,
     rows: str,
     order: str,
-    memberships: bool,
+    listed: bool,  # whether there is a table `memberships`
     target: Path,
     digests: dict[str, dict[str, str]],
 ) -> None:
@@ -219,7 +205,7 @@ def _copy_clips(
     )
     lists = f"case split {by_split} else [] end" if by_split else "[]"
     source = rows
-    if memberships:
+    if listed:
         lists = f"list_sort(list_concat({lists}, coalesce(memberships.lists, [])))"
         source = f"{rows} left join memberships using (clip_id)"
     columns = ", ".join(
@@ -260,15 +246,13 @@ def _split_lists(card: Card) -> dict[str, list[str]]:
 
 def _define_entries(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
     """The table `entries` of the lists that SQL gives; whether there are any."""
-    import duckdb
-
     db.execute(
         "create temp table entries (list varchar, source varchar, source_id varchar, start_ms bigint)"
     )
     for named in card.lists:
         if named.sql is None:
             continue
-        try:
+        with card_sql(f"{card.folder / 'card.toml'}: list {named.name!r}"):
             columns = check_select(db, card, named.sql, f"list {named.name!r}")
             start = "try_cast(round(start_s * 1000) as bigint)" if "start_s" in columns else "null"
             db.execute(
@@ -276,12 +260,10 @@ def _define_entries(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
                 f"from ({named.sql}\n))",
                 [f"{card.dataset}@{named.name}"],
             )
-        except duckdb.Error as error:
-            raise BadCard(f"{card.folder}: list {named.name!r}: {first_line(error)}") from error
     return db.execute("select 1 from entries limit 1").fetchall() != []
 
 
-def _define_memberships(db: "duckdb.DuckDBPyConnection") -> bool:
+def _define_memberships(db: "duckdb.DuckDBPyConnection") -> None:
     """The table `memberships` (clip_id, lists); a list without starts names all of a recording."""
     db.execute(
         """create temp table memberships as
@@ -292,23 +274,14 @@ def _define_memberships(db: "duckdb.DuckDBPyConnection") -> bool:
         where reason is null
         group by clip_id"""
     )
-    return True
 
 
 def check_select(db: "duckdb.DuckDBPyConnection", card: Card, sql: str, what: str) -> list[str]:
     """The columns of a card's smaller SELECT, refused unless it is one."""
-    import duckdb
-
     if not single_select(sql):
         raise BadCard(f"{card.folder / 'card.toml'}: {what}: expected exactly one SELECT")
-    try:
+    with card_sql(f"{card.folder / 'card.toml'}: {what}"):
         columns: list[str] = db.sql(f"from ({sql}\n)").columns
-    except duckdb.PermissionException as error:
-        raise BadCard(
-            f"{card.folder / 'card.toml'}: {what}: reads outside its raw folder: {first_line(error)}"
-        ) from error
-    except duckdb.Error as error:
-        raise BadCard(f"{card.folder / 'card.toml'}: {what}: {first_line(error)}") from error
     if not {"source", "source_id"} <= set(columns):
         raise BadCard(
             f"{card.folder / 'card.toml'}: {what}: columns {', '.join(columns)}, "

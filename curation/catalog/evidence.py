@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.catalog.cards import Card
-from curation.catalog.clips import check_select, first_line
-from curation.catalog.store import sql_text
-from curation.errors import BadCard
+from curation.catalog.clips import check_select
+from curation.catalog.store import card_sql, sql_text
 from curation.files import replacing
 from curation.manifest import PARQUET
 
@@ -18,7 +17,6 @@ FILE = "evidence.parquet"
 
 def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) -> dict[str, int]:
     """Write evidence.parquet; for each list that has some, how many entries have no readable id."""
-    import duckdb
 
     db.execute(
         "create temp table published (name varchar, rule varchar, heldout varchar[], source varchar, "
@@ -37,7 +35,7 @@ def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) ->
         if evidence.sql is not None:
             columns = check_select(db, card, evidence.sql, f"evidence {evidence.name!r}")
             start = "start_s" if "start_s" in columns else "null"
-            try:
+            with card_sql(f"{card.folder / 'card.toml'}: evidence {evidence.name!r}"):
                 # a table, so that every id is parsed once: as a condition it would be twice
                 db.execute(
                     f"""create or replace temp table entries_read as
@@ -54,10 +52,6 @@ def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) ->
                 lost = db.execute("select sum(n) from entries_read where source_id is null").fetchone()
                 if lost and lost[0]:
                     unread[evidence.name] = unread.get(evidence.name, 0) + int(lost[0])
-            except duckdb.Error as error:
-                raise BadCard(
-                    f"{card.folder / 'card.toml'}: evidence {evidence.name!r}: {first_line(error)}"
-                ) from error
     with replacing(folder / FILE) as temporary:
         db.execute(f"copy published to {sql_text(temporary)} ({PARQUET})")
     return unread

@@ -18,7 +18,7 @@ LIST_DIGEST = f"'sha256:' || sha256(coalesce(string_agg(distinct {_LINE}, '' ord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Rows of one dataset: by named list, by splits, or both sides of a matrix."""
+    """Rows of one dataset, by named list or by splits."""
 
     key: str  # as the user wrote it: "vggsound", "vggsound@mmaudio", "audioset/eval"
     dataset: str
@@ -32,14 +32,14 @@ class Selection:
         """The list as a sequence, empty for a selection by splits."""
         return (self.list_name,) if self.list_name else ()
 
-    def where(self, alias: str = "") -> str:
+    def where(self) -> str:
         """The SQL condition that selects these rows of the dataset's clips."""
         from curation.catalog.store import sql_text
 
         if self.splits:
-            return f"{alias}split in ({', '.join(sql_text(split) for split in self.splits)})"
+            return f"split in ({', '.join(sql_text(split) for split in self.splits)})"
         assert self.list_name is not None, "a selection is by splits or by list"
-        return f"list_contains({alias}lists, {sql_text(self.list_name)})"
+        return f"list_contains(lists, {sql_text(self.list_name)})"
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """What there is: every card and named list, beside what is fetched and built of it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def _dataset(card: Card, record: dict[str, Any], manifests: Path) -> dict[str, A
         "metadata_licence": card.metadata_licence,
         "media_licence": card.media_licence,
         "media": list(card.media),
-        "errata": list(card.errata),
+        "errata": [asdict(erratum) for erratum in card.errata],
         "evidence": [{"name": e.name, "rule": e.rule, "said_by": e.citation} for e in card.evidence],
         "files": [
             {

@@ -45,7 +45,7 @@ def write_problems(
             f"{detail}, origin from {clips} "
             f"where source = '{source}' and not regexp_full_match(source_id, '{syntax}')"
         )
-    if _has_entries(db):
+    if db.execute("select 1 from entries limit 1").fetchall():
         parts.append(
             f"""select null, source_id, 'lists', '{Reason.UNRESOLVED_ENTRY}', 'unresolved',
             e.list || ' names ' || coalesce(e.source || ':' || e.source_id, 'no id')
@@ -68,7 +68,3 @@ def write_problems(
             f"detail) to {sql_text(temporary)} ({PARQUET})"
         )
     return dict(db.execute("select reason, count(*) from problems group by 1 order by 1").fetchall())
-
-
-def _has_entries(db: "duckdb.DuckDBPyConnection") -> bool:
-    return db.execute("select 1 from entries limit 1").fetchone() is not None

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.catalog.cards import RawFile
-from curation.catalog.store import sql_name, sql_text
-from curation.errors import BadCard, BadMetadata
+from curation.catalog.store import card_sql, sql_name, sql_text
+from curation.errors import BadMetadata
 from curation.files import remove
 
 if TYPE_CHECKING:
@@ -55,16 +55,9 @@ def load(db: "duckdb.DuckDBPyConnection", file: RawFile, raw: Path) -> int:
     Raises:
         BadMetadata: the file is not what the card describes.
     """
-    import duckdb
-
     path = raw / file.path
-    try:
+    with card_sql(f"{raw.parent.name}/card.toml: columns of {file.name}"):
         db.execute(f"create temp table if not exists {sql_name(file.table)} as {_nothing(file)}")
-    except duckdb.Error as error:
-        raise BadCard(
-            f"{raw.parent.name}/card.toml: columns of {file.name}: {str(error).splitlines()[0]} — "
-            "see manifests/README.md for what a card holds"
-        ) from error
     if not path.is_file():
         return 0
     with _utf8(path) as readable:
@@ -82,9 +75,10 @@ def _filled(db: "duckdb.DuckDBPyConnection", file: RawFile, rows: int) -> bool:
     table, found, sizes = sql_name(file.table), [], []
     for name, kind in file.columns.items():
         key = sql_name(name)
-        size = f"cardinality({key})" if kind.startswith("map(") else f"len({key})"
         found.append(f"count({key}) > 0")
-        sizes.append(f"count({key}) filter ({size} > 0)" if kind[-1] in ")]" else f"count({key})")
+        size = f"cardinality({key})" if kind.startswith("map(") else f"len({key})"
+        many = kind.startswith("map(") or kind.endswith("]")
+        sizes.append(f"count({key}) filter ({size} > 0)" if many else f"count({key})")
     row = db.execute(
         f"select {' and '.join(found)} and {' + '.join(sizes)} > 0 "
         f"from {table} where rowid >= (select count(*) from {table}) - ?",
@@ -265,7 +259,8 @@ def _dialect(path: Path, file: RawFile) -> Dialect:
     for delimiter in candidates:
         cells = [cell.strip().strip('"').strip() for cell in _cells(line, delimiter)]
         found = [cell.lower() for cell in cells]
-        if set(wanted) <= set(found) and len(set(found)) == len(found):
+        named = [name for name in found if name]  # a spreadsheet's index column has none
+        if set(wanted) <= set(named) and len(set(named)) == len(named):
             names = {name.lower(): name for name in file.columns}
             order = tuple(names.get(name, name or f"column{i}") for i, name in enumerate(found))
             return Dialect(delimiter=delimiter, skip=comments + 1, names=order)
@@ -287,4 +282,4 @@ def _dialect(path: Path, file: RawFile) -> Dialect:
 def _cells(line: str, delimiter: str) -> list[str]:
     """The cells of one line, quotes kept; a quoted cell may hold the delimiter."""
     end = re.escape(delimiter)
-    return re.findall(rf'(?:^|{end})("(?:[^"]|"")*"|.*?)(?={end}|$)', line)
+    return re.findall(rf'{end}("(?:[^"]|"")*"|.*?)(?={end}|$)', delimiter + line)

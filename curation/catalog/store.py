@@ -8,12 +8,12 @@ import contextlib
 import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curation.errors import BadManifest, UsageProblem
-from curation.files import disk_space, remove, replacing
+from curation.errors import BadCard, BadManifest, UsageProblem
+from curation.files import disk_space, remove, replacing, says_full
 from curation.manifest import METADATA_KEY, parse_provenance
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ def refuse_patterns(folder: Path) -> None:
 
 @contextlib.contextmanager
 def work_connection(
-    folder: Path, *, memory_mib: int = 1024, only_folder: Path | None = None
+    folder: Path, *, memory_mib: int = 1024, only_folders: Sequence[Path] = ()
 ) -> Iterator["duckdb.DuckDBPyConnection"]:
     """An in-memory connection that spills into `folder`; errors come out as ours.
 
     Args:
         memory_mib: what DuckDB may hold before it spills.
-        only_folder: if given, no file outside it can be read or written; `lock` before SQL of others.
+        only_folders: if given, no file elsewhere can be read or written; `lock` before SQL of others.
     """
     import duckdb
 
@@ -64,8 +64,8 @@ def work_connection(
     db.execute("set autoinstall_known_extensions = false")
     # counted for Progress, which prints; DuckDB itself would print on stdout
     db.execute("set enable_progress_bar = true; set enable_progress_bar_print = false")
-    if only_folder is not None:
-        inside = sql_text(str(only_folder.resolve()) + os.sep)
+    if only_folders:
+        inside = ", ".join(sql_text(str(place.resolve()) + os.sep) for place in only_folders)
         db.execute(f"set allowed_directories = [{inside}]")
         db.execute("set enable_external_access = false")
     try:
@@ -108,10 +108,38 @@ def _damage(folder: Path) -> Iterator[None]:
         # Thrift's complaints about a footer come as the base class itself.
         if isinstance(error, damage) or type(error) is duckdb.Error:
             raise BadManifest(
-                f"{folder}: a built file cannot be read ({str(error).splitlines()[0]}), expected "
+                f"{folder}: a built file cannot be read ({first_line(error)}), expected "
                 "Parquet as build wrote it — rebuild it with: curate build"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def card_sql(where: str) -> Iterator[None]:
+    """Turn what DuckDB says of a card's SQL into `BadCard`; what it says of disk and memory stays.
+
+    Args:
+        where: the place in the card, for the message.
+    """
+    import duckdb
+
+    not_the_card = (
+        duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException,
+        duckdb.InterruptException,
+    )  # fmt: skip
+    try:
+        yield
+    except duckdb.PermissionException as error:
+        raise BadCard(f"{where}: reads outside its raw folder: {first_line(error)}") from error
+    except duckdb.Error as error:
+        if isinstance(error, not_the_card) or says_full(error):
+            raise
+        raise BadCard(f"{where}: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What DuckDB says, without its lines about the place in our SQL."""
+    return str(error).splitlines()[0]
 
 
 def single_select(sql: str) -> bool:
@@ -134,8 +162,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise BadManifest(
-            f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}) — "
-            "rebuild it with: curate build"
+            f"{path}: cannot be read as Parquet ({first_line(error)}) — rebuild it with: curate build"
         ) from error
 
 
@@ -202,7 +229,7 @@ def write_views(manifests: Path, target: Path) -> list[str]:
                     "union_by_name = true, hive_partitioning = false)"
                 )
             except duckdb.Error as error:
-                faults.append(f"no view {view}: {str(error).splitlines()[0]}")
+                faults.append(f"no view {view}: {first_line(error)}")
     return faults
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from curation.catalog.cards import Card
 from curation.catalog.identity import Identity, parse
 from curation.catalog.lists import built_path
+from curation.catalog.problems import FILE as PROBLEMS_FILE
 from curation.catalog.store import built_datasets, sql_text, work_connection
 from curation.decision import certificate
-from curation.decision.policy import DEFAULT_TESTS, CleanConfig, Policy
+from curation.decision.policy import DEFAULT_TESTS, REASONS, CleanConfig, Policy
 from curation.errors import UsageProblem
 from curation.matching import overlap
 from curation.matching.comparison import Comparison, compare
@@ -31,7 +32,8 @@ class Finding:
     start_s: float | None
     end_s: float | None
     verdict: str  # "kept", "dropped", "held out", "no input" or "no test item"
-    reason: str | None  # of a dropped row
+    reason: str | None  # of a dropped row, as in excluded.parquet
+    rule: str | None  # that dropped it
     evidence: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -84,7 +86,7 @@ def blame(
         if not rows:
             raise UsageProblem(
                 f"{clip!r}: no built manifest has such a clip ({read_as(identity)}), looked in "
-                f"{', '.join(built_datasets(manifests))} — {_what_else(db, manifests, identity)}"
+                f"{', '.join(built_datasets(manifests))} — {_what_else(db, manifests, clip, identity)}"
             )
         comparison = _narrowed(comparison, rows, as_test_item=as_test_item)
         overlap.find(db, comparison)
@@ -136,8 +138,21 @@ def _rows(
     return named or rows
 
 
-def _what_else(db: "duckdb.DuckDBPyConnection", manifests: Path, identity: Identity | None) -> str:
-    """What to do about an id that nobody has: another spelling of it, or another dataset."""
+def _what_else(
+    db: "duckdb.DuckDBPyConnection", manifests: Path, clip: str, identity: Identity | None
+) -> str:
+    """What to do about a clip that nobody has: it failed, is spelled otherwise, or not built."""
+    problems = ", ".join(
+        sql_text(manifests / name / PROBLEMS_FILE) for name in built_datasets(manifests)
+    )
+    failed = db.execute(
+        f"""select dataset, reason, origin.file, origin.row
+        from read_parquet([{problems}], hive_partitioning = false)
+        where verdict = 'failed' and (clip_id = $clip or source_id = $id) order by all limit 1""",
+        {"clip": clip, "id": identity.source_id if identity else clip},
+    ).fetchall()
+    for dataset, reason, file, row in failed:
+        return f"it failed in the build of {dataset} as {reason}: {file}, row {row}"
     files = ", ".join(sql_text(built_path(manifests, name)) for name in built_datasets(manifests))
     twins = db.execute(
         f"""select distinct source_id from read_parquet([{files}], hive_partitioning = false)
@@ -190,7 +205,8 @@ def _finding(
     return Finding(
         **{key: value for key, value in row.items() if key != "lists"},
         verdict=verdict,
-        reason=first["rule"] if first and verdict == "dropped" else None,
+        reason=REASONS[first["rule"]] if first and verdict == "dropped" else None,
+        rule=first["rule"] if first and verdict == "dropped" else None,
         evidence=evidence,
     )
 

@@ -108,7 +108,7 @@ def config_of(document: dict[str, Any]) -> CleanConfig:
 def comparison_of(document: dict[str, Any], *, manifests: Path, cards: dict[str, Card]) -> Comparison:
     """The comparison that a certificate stands for, whatever was built since."""
     config = config_of(document)
-    return compare(
+    comparison = compare(
         config.tests,
         train=tuple(document["train"]),
         manifests=manifests,
@@ -120,6 +120,14 @@ def comparison_of(document: dict[str, Any], *, manifests: Path, cards: dict[str,
             if name.endswith(published_evidence.FILE)
         ],
     )
+    named_then, named_now = set(document["tests"]), {test.name for test in comparison.tests}
+    if named_then != named_now:
+        raise ManifestChanged(
+            f"{manifests}: {', '.join(config.tests)} now means {', '.join(sorted(named_now))}, the "
+            f"certificate records {', '.join(sorted(named_then))} — a card was changed; run again: "
+            "curate clean"
+        )
+    return comparison
 
 
 def named(manifests: Path, name: str) -> Path:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import curation
-from curation.catalog import evidence as published_evidence
 from curation.catalog.cards import NAME, Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import built_path
@@ -26,7 +25,7 @@ from curation.catalog.store import (
 )
 from curation.decision import certificate
 from curation.decision.policy import REASONS, TIERS, CleanConfig, Policy
-from curation.decision.unknown import unidentified_rows, unknown
+from curation.decision.unknown import respelled_items, unidentified_rows, unknown
 from curation.errors import ConfigDiffers, ManifestChanged, UsageProblem
 from curation.files import canonical_json, replacing_folder, sha256_file, write_json
 from curation.manifest import CLIP_COLUMNS, EXCLUSION_COLUMNS, FORMAT, METADATA_KEY, PARQUET
@@ -331,6 +330,7 @@ def _what_was_checked(
 
     records = comparison.records
     unidentified = unidentified_rows(db, comparison)
+    respelled = respelled_items(db, comparison)
     return {
         "format": certificate.FORMAT,
         "made_by": {"foleyproof": curation.__version__, "duckdb": duckdb.__version__},
@@ -358,14 +358,16 @@ def _what_was_checked(
             for dataset, record in records.items()
         }
         | {
-            f"{dataset}/{published_evidence.FILE}": read_record(comparison.manifests, dataset)[
-                "outputs"
-            ][published_evidence.FILE]
+            f"{dataset}/{EVIDENCE_FILE}": read_record(comparison.manifests, dataset)["outputs"][
+                EVIDENCE_FILE
+            ]
             for dataset in comparison.publishers
         },
         "published_lists": {test["list"]: test["published_lists"] for test in tests.values()},
         "unknown": {
-            test.name: unknown(db, comparison, config, index, tests[test.key], unidentified)
+            test.name: unknown(
+                db, comparison, config, index, tests[test.key], unidentified, respelled.get(index, 0)
+            )
             for index, test in enumerate(comparison.tests)
         },
         "not_covered": list(certificate.NOT_COVERED),

@@ -18,7 +18,8 @@ def clean_text(cleaned: Cleaned) -> str:
     lines += [
         f"{test}: at most {entry['leaked_test_items_at_most']:,} items may be left in it unseen "
         f"({entry['unidentified_test_items']:,} items and {entry['unidentified_train_rows']:,} "
-        "training rows have no source id)"
+        f"training rows have no source id, {entry['respelled_test_items']:,} items are spelled with "
+        "other capitals)"
         for test, entry in document["unknown"].items()
     ]
     lines += [
@@ -41,7 +42,7 @@ def blame_text(answer: Blame) -> str:
             times = f"{finding.start_s:g} to {end} s"
         lines.append(
             f"{finding.dataset}/{finding.clip_id} ({finding.split}, {times}): {finding.verdict}"
-            + (f" by {finding.reason}" if finding.reason else "")
+            + (f" by {finding.rule}" if finding.rule else "")
         )
         lines += [f"    {_sentence(entry)}" for entry in finding.evidence]
         if not finding.evidence and finding.verdict == "kept":

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from curation.catalog.identity import LIKELY_ID
 from curation.catalog.lists import built_path
 from curation.catalog.store import sql_text
 from curation.decision.policy import CleanConfig, Policy
@@ -26,6 +27,32 @@ def unidentified_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -
     return counts
 
 
+def respelled_items(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[int, int]:
+    """Test items, by number of the test set, whose id an input row spells with other capitals.
+
+    One of the two was changed by somebody's spreadsheet, or they are two recordings: nobody can tell.
+    """
+    db.execute(
+        f"""create temp table spellings as
+        select test, source, source_id, lower(source_id) as folded, count(*) as items from heldout
+        where source in ({", ".join(sql_text(source) for source in LIKELY_ID)}) group by all"""
+    )
+    inputs = " union all ".join(
+        f"""select source, source_id from read_parquet(
+                {sql_text(built_path(comparison.manifests, dataset))})
+            where {comparison.is_input(dataset)}"""
+        for dataset in sorted({selection.dataset for selection in comparison.trains})
+    )
+    return dict(
+        db.execute(
+            f"""select test, sum(items)::bigint from spellings h
+            where exists (select 1 from ({inputs}) t where lower(t.source_id) = h.folded
+                          and t.source = h.source and t.source_id <> h.source_id)
+            group by test"""
+        ).fetchall()
+    )
+
+
 def unknown(
     db: "duckdb.DuckDBPyConnection",
     comparison: Comparison,
@@ -33,14 +60,16 @@ def unknown(
     index: int,
     test: dict[str, Any],
     unidentified: dict[str, int],
+    respelled: int,
 ) -> dict[str, Any]:
     """The unknown of test set number `index`, whose entry in the matrix is `test`.
 
     An unidentified test item may be in any training row. An unidentified training row may be any one
     recording of its source, and the test items of that recording: n rows, those of the n recordings
-    with most items. What was found and stays, and pairs that `--match start` cannot judge, are added.
+    with most items. `respelled` items may be in a row that spells their id otherwise. What was found
+    and stays, and pairs that `--match start` cannot judge, are added.
     """
-    bound = test["unidentified"] + _possible_items(db, index, unidentified)
+    bound = test["unidentified"] + _possible_items(db, index, unidentified) + respelled
     if config.policy == Policy.REPORT:
         rules = ", ".join(sql_text(rule) for rule in config.rules)
         bound += _count(
@@ -59,6 +88,7 @@ def unknown(
     return {
         "unidentified_test_items": test["unidentified"],
         "unidentified_train_rows": sum(unidentified.values()),
+        "respelled_test_items": respelled,
         "leaked_test_items_at_most": min(test["size"], bound),
         "train_rows_on_published_lists": sum(cell["published_list_bound"] for cell in cells),
         "published_lists_applied": config.use_published,

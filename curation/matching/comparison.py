@@ -103,7 +103,10 @@ def compare(
             "curate fetch --from DIR && curate build"
         )
     if not heldout or not trains:
-        raise UsageProblem("no test set or no training set was named — see: curate datasets")
+        raise UsageProblem(
+            "no test set was named, or nothing that is built has a train split, expected one of each — "
+            "build one, or name splits with --train; see: curate datasets"
+        )
     comparison = Comparison(
         manifests=manifests,
         tests=heldout,

@@ -122,25 +122,28 @@ def _train_size(
     `all` is the number of rows before those were taken out.
     """
     names = ("rows", "identified", "timed")
-    if selection.splits:
-        splits = comparison.records[selection.dataset]["splits"]
-        size = {name: sum(splits[split][name] for split in selection.splits) for name in names}
-        own = f"test = {index} and {selection.where()}"
-        table = "heldout"
-    else:
-        size = dict.fromkeys(names, 0)
-        own = selection.where()
-        own += f" and not ({test.where()})" if selection.dataset == test.dataset else ""
-        table = f"read_parquet({sql_text(built_path(comparison.manifests, selection.dataset))})"
-    if selection.splits and selection.dataset != test.dataset:
-        return {**size, "all": size["rows"]}
-    start = "start_ms" if table == "heldout" else "start_s"
-    found = db.execute(
-        f"select count(*), count(source_id), count({start}) from {table} where {own}"
-    ).fetchone() or (0, 0, 0)
-    sign = -1 if selection.splits else 1
-    left = {name: size[name] + sign * n for name, n in zip(names, found, strict=True)}
-    return {**left, "all": size["rows"] or left["rows"]}
+    own = test.where() if selection.dataset == test.dataset else "false"
+    if not selection.splits:  # a list, which the records do not count
+        path = sql_text(built_path(comparison.manifests, selection.dataset))
+        found = db.execute(
+            f"""select count(*) filter (not ({own})), count(source_id) filter (not ({own})),
+                count(start_s) filter (not ({own})), count(*)
+            from read_parquet({path}) where {selection.where()}"""
+        ).fetchone() or (0, 0, 0, 0)
+        return {**dict(zip(names, found[:3], strict=True)), "all": found[3]}
+    splits = comparison.records[selection.dataset]["splits"]
+    size = {name: sum(splits[split][name] for split in selection.splits) for name in names}
+    taken = (0, 0, 0)
+    if own != "false":
+        taken = (
+            db.execute(
+                "select count(*), count(source_id), count(start_ms) from heldout "
+                f"where test = {index} and {selection.where()}"
+            ).fetchone()
+            or taken
+        )
+    left = {name: size[name] - n for name, n in zip(names, taken, strict=True)}
+    return {**left, "all": size["rows"]}
 
 
 def _published_counts(

@@ -1,7 +1,7 @@
 """What bad input gets: each case of `bad_input/cases.py` is run here and printed in curation/README.md.
 
 Whatever happens, no temporary file stays, nothing is half written, and the run after the repair
-works. `python -m tests.curation.test_bad_input` prints the table for the README.
+works. `python tests/curation/test_bad_input.py` prints the table for the README.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bad_input.bench import Bench, FillingUp
+from bad_input.cases import CASES, Case
+from bad_input.miniatures import CLOTHO_OF_HOSTILE, HOSTILE, WHOLE, K
 
 from curation.tables import render
-from tests.curation.bad_input.bench import Bench, FillingUp
-from tests.curation.bad_input.cases import CASES, Case
-from tests.curation.bad_input.miniatures import CLOTHO_OF_HOSTILE, HOSTILE, WHOLE, K
 
 README = Path(__file__).resolve().parents[2] / "curation" / "README.md"
 BEGIN, END = "<!-- bad input -->\n", "<!-- /bad input -->"

@@ -72,11 +72,11 @@ def test_first_rule_gives_the_reason(corpus, cleaned):
     for rule, reason in (("same_start", "same_id"), ("known_reupload", "known_reupload")):
         planted = _overlaps(corpus, rule)[0]
         answer = blame("/".join(planted.train), manifests=cleaned, cards=corpus.cards)
-        assert _finding(answer, planted.train).reason == reason
+        assert _finding(answer, planted.train).rule == reason
     planted = next(o for o in _overlaps(corpus, "published_list", alone=True) if o.column == "wavcaps")
     answer = blame("/".join(planted.train), manifests=cleaned, cards=corpus.cards)
     finding = _finding(answer, planted.train)
-    assert finding.reason == "published_list"
+    assert (finding.rule, finding.reason) == ("published_list", "on_published_exclusion_list")
     assert {e["said_by"].split(":")[0] for e in finding.evidence} >= {
         "Labbeti/aac-datasets data/wavcaps/blacklist_clotho.full.csv"
     }
@@ -84,7 +84,7 @@ def test_first_rule_gives_the_reason(corpus, cleaned):
 
 def test_paper_clip_is_blamed_on_its_reupload(corpus, cleaned):
     answer = blame("4PjEi5fFD6A", manifests=cleaned, cards=corpus.cards)
-    assert [(f.dataset, f.verdict, f.reason) for f in answer.findings] == [
+    assert [(f.dataset, f.verdict, f.rule) for f in answer.findings] == [
         ("audioset", "dropped", "known_reupload"),
         ("vggsound", "dropped", "known_reupload"),
     ]

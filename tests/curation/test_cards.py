@@ -51,7 +51,6 @@ def test_files_have_addresses_and_known_digests(card):
         assert all(SHA256.fullmatch(digest) for digest in file.sha256.values())
         assert all(file.sha256), "each known copy has a name"
         assert bool(file.sha256) == (file.name not in UNSEEN), file.name
-    assert any(not file.optional for file in card.files) or all(file.optional for file in card.files)
 
 
 def test_splits_have_roles_and_published_counts(card):
@@ -189,6 +188,7 @@ def test_malformed_row_is_reported_and_costs_no_other(corpus, card, tmp_path):
 def test_dataset_without_its_files_is_missing_not_failed(card, tmp_path):
     (result,) = build([card], tmp_path / "manifests")
     assert result.state == "missing"
+    assert result.missing
     assert set(result.missing) <= {file.path for file in card.files}
     assert not list(tmp_path.rglob("*.parquet"))
 
@@ -302,6 +302,88 @@ def test_everything_a_card_lacks_is_told_at_once(tmp_path):
     lacking = TOML.replace('homepage = "-"', "").replace('citation = "-"', "")
     with pytest.raises(BadCard, match="no 'homepage', expected text; no 'citation', expected text"):
         load_card(_write_card(tmp_path, toml=lacking))
+
+
+@pytest.mark.parametrize(
+    ("added", "says"),
+    [
+        ('modality = "vidoe"', "modality 'vidoe', expected one of audio-video, audio"),
+        ('[[errata]]\nsplit = "train"\nrows = 5', "an erratum has no 'why', expected text"),
+        ('[[evidence]]\nname = "x"\nrule = "published_list"\nheldout = []\ncitation = "-"\n'
+         'sql = "select 1"\npartner = "Unknown"', "partner 'Unknown' of 'x', expected one of same_id"),
+        (2 * '[[evidence]]\nname = "x"\nrule = "known_reupload"\nheldout = []\ncitation = "-"\n'
+         'groups = [["FhaYvI1yrUM", "4PjEi5fFD6A"]]\n', "two evidence entries with one name"),
+        ('[[evidence]]\nname = "x"\nrule = "known_reupload"\nheldout = []\ncitation = "-"\n'
+         'groups = [["FhaYvI1yrUM", "4PjEi5fFD6"]]\n', "id '4PjEi5fFD6' of evidence 'x'"),
+    ],
+)  # fmt: skip
+def test_card_that_would_be_half_inert_is_refused(added, says, tmp_path):
+    toml = added + "\n" + TOML if added.startswith("modality") else TOML + added + "\n"
+    with pytest.raises(BadCard, match=re.escape(says)):
+        load_card(_write_card(tmp_path, toml=toml))
+
+
+def _build_mine(curate, tmp_path, *, sql=SQL, csv=CSV):
+    card = _write_card(tmp_path / "cards", sql=sql)
+    (tmp_path / "metadata" / "mine").mkdir(parents=True)
+    (tmp_path / "metadata" / "mine" / "rows.csv").write_text(csv)
+    common = ("--manifests", tmp_path / "manifests", "--cards", card.parent)
+    assert curate("fetch", "mine", "--from", tmp_path / "metadata", *common)[0] == 0
+    return curate("build", "mine", *common), common
+
+
+@pytest.mark.parametrize("source", ["null", "'YouTube'", "'you tube'", "''"])
+def test_row_of_a_source_that_cannot_be_compared_fails(source, curate, tmp_path):
+    sql = SQL.replace("'youtube' as source", f"if(row = 2, {source}, 'youtube') as source")
+    (code, out, _), _ = _build_mine(curate, tmp_path, sql=sql)
+    assert code == 0
+    assert "2 rows = 1 kept + 1 failed (bad_id 1)" in out
+
+
+def test_overflow_in_a_later_row_is_the_fault_of_the_card(curate, tmp_path):
+    sql = SQL.replace("six_digits(start)", "(2147483647::integer + (row - 1)::integer)::varchar")
+    (code, out, _), _ = _build_mine(curate, tmp_path, sql=sql)
+    assert code == 1
+    assert re.search(r"failed: .*clips\.sql: Out of Range Error", out)
+
+
+def test_card_does_not_read_what_was_made_of_it(curate, tmp_path):
+    (code, _, err), common = _build_mine(curate, tmp_path)
+    assert code == 0, err
+    built = tmp_path / "manifests" / "mine" / "clips.parquet"
+    (tmp_path / "cards" / "mine" / "clips.sql").write_text(
+        f"select clip_id, split, source, source_id, 'rows.csv' as file, 1 as row from '{built}'"
+    )
+    code, out, _ = curate("build", "mine", *common)
+    assert code == 1
+    assert "reads outside its raw folder" in out
+
+
+def test_card_of_a_user_never_takes_the_place_of_a_shipped_one(curate, tmp_path, monkeypatch):
+    shipped = tmp_path / "manifests"
+    for name in ("esc50", "mine"):
+        shutil.copytree(SHIPPED["esc50"].folder, shipped / name, ignore=shutil.ignore_patterns("raw"))
+    monkeypatch.setattr("curation.catalog.cards._shipped", lambda: shipped.resolve())
+    (code, out, _), _ = _build_mine(curate, tmp_path)
+    assert code == 1
+    assert "would take the place of the card that ships" in out
+    assert "ESC-50" in (shipped / "mine" / "card.toml").read_text()
+
+
+def test_csv_with_the_index_column_of_a_table_is_read(curate, tmp_path):
+    (code, out, err), _ = _build_mine(
+        curate, tmp_path, csv=",name,start\n0,FhaYvI1yrUM,21\n1,4PjEi5fFD6A,21\n"
+    )
+    assert code == 0, err
+    assert "2 rows = 2 kept" in out
+
+
+def test_clip_that_failed_in_build_is_blamed_on_that(curate, tmp_path):
+    (code, _, err), common = _build_mine(curate, tmp_path, csv=CSV + "4PjEi5fFD6,21\n")
+    assert code == 0, err
+    code, _, err = curate("blame", "4PjEi5fFD6_000021", "--test", "mine", *common)
+    assert code == 2
+    assert "it failed in the build of mine as bad_id: rows.csv, row 3" in err
 
 
 def test_semicolon_at_the_end_of_a_list_is_no_second_statement(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from curation.clip import Clip
 from curation.decision import certificate
+from curation.decision.blame import blame
 from curation.decision.clean import clean
 from curation.decision.policy import CleanConfig, Policy
 from curation.decision.verify import verify
@@ -410,12 +412,26 @@ def test_changed_manifest_is_refused_before_anything_is_decided(corpus, copied, 
     assert set(_errors(copied, corpus.cards)) == {"audioset", "clean/paper"}
 
 
+def test_certificate_of_a_list_that_now_means_another_is_changed(corpus, copied):
+    cards = dict(corpus.cards)
+    lists = tuple(replace(named, default=named.name == "mmaudio") for named in cards["vggsound"].lists)
+    cards["vggsound"] = replace(cards["vggsound"], lists=lists)
+    error = _errors(copied, cards)["clean/paper"]
+    assert "now means" in error
+    assert "vggsound@mmaudio" in error
+    with pytest.raises(ManifestChanged, match="a card was changed"):
+        blame("4PjEi5fFD6A", manifests=copied, cards=cards, name="paper")
+
+
 def test_unknown_names_are_usage_errors(corpus, copied, curate):
     assert curate("verify", "nothere")[0] == 2
     assert curate("clean", "--policy", "prefer-nobody")[0] == 2
     assert curate("clean", "--match", "frame")[0] == 2
     assert curate("clean", "--test", "nothere")[0] == 2
     assert curate("clean", "--name", "../x")[0] == 2
+    nowhere = copied.parent / "nothing is made for a wrong name"
+    assert curate("clean", "--test", "nothere", "--manifests", nowhere)[0] == 2
+    assert not nowhere.exists()
     with pytest.raises(UsageProblem, match="nothing is built there"):
         list(verify(copied / "none", corpus.cards))
 

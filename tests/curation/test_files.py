@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from curation import files
+from curation.errors import NotWritable
 from curation.files import locked, replacing_folder, sweep
 
 
@@ -129,3 +130,13 @@ def test_former_folder_goes_where_the_new_one_is_in_its_place(tmp_path, dead):
     sweep(tmp_path)
     assert (tmp_path / "clean" / "paper" / "kept").read_text() == "new"
     assert [path.name for path in (tmp_path / "clean").iterdir()] == ["paper"]
+
+
+@pytest.mark.parametrize("write", [files.replacing, files.replacing_folder])
+def test_place_where_no_folder_can_be_made_is_said(write, tmp_path):
+    (tmp_path / "a file").write_text("in the way")
+    with (
+        pytest.raises(NotWritable, match="expected a place that can be read and written"),
+        write(tmp_path / "a file" / "below" / "x"),
+    ):
+        pass

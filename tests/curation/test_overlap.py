@@ -1,5 +1,6 @@
 """Overlaps and the matrix against nested loops over the same clips; nothing depends on row order."""
 
+import json
 import random
 from collections.abc import Iterator
 from functools import cache
@@ -501,9 +502,38 @@ def test_fail_on_overlap_ends_with_10_only_where_something_overlaps(in_folder, c
     assert curate("overlaps", "--test", "vggsound", "--train", "audioset", "--fail-on-overlap")[0] == 10
     arguments = ("overlaps", "--test", "avsync15", "--train", "fsd50k", "--fail-on-overlap")
     assert curate(*arguments)[0] == 0
-    # `apart` is no overlap by interval, though it is one by id
-    arguments = ("overlaps", "--test", "vggsound", "--train", "fsd50k,bbc")
-    assert curate(*arguments)[0] == 2
+
+
+def test_fail_on_overlap_asks_for_what_match_says(make_tiny, curate):
+    """Two cuts of one recording that lie apart, and two that meet and start differently."""
+
+    def cut(name: str, source_id: str, start_s: float) -> Clip:
+        return Clip(dataset=name, clip_id=f"{name}{source_id}{start_s}", source="local",
+                    source_id=source_id, start_s=start_s, end_s=start_s + 10)  # fmt: skip
+
+    ends = {}
+    for case, offset_s in (("apart", 100), ("meet", 5), ("same", 0)):
+        tiny = make_tiny(
+            {"one": [(cut("one", "x", 0), "test")], "two": [(cut("two", "x", offset_s), "train")]}
+        )
+        for match in ("id", "interval", "start"):
+            ends[case, match] = curate(
+                "overlaps", "--test", "one", "--train", "two", "--match", match, "--fail-on-overlap",
+                "--manifests", tiny.manifests, "--cards", tiny.cards_folder,
+            )[0]  # fmt: skip
+    assert {key for key, code in ends.items() if code == 10} == {
+        ("apart", "id"), ("meet", "id"), ("meet", "interval"),
+        ("same", "id"), ("same", "interval"), ("same", "start"),
+    }  # fmt: skip
+    assert set(ends.values()) == {0, 10}
+
+
+def test_list_that_is_the_test_list_leaves_nothing_to_overlap(in_folder, curate):
+    code, out, _ = curate("overlaps", "--test", "vggsound", "--train", "vggsound@github-test", "--json")
+    assert code == 0
+    cell = json.loads(out)["tests"]["vggsound"]["overlap"]["vggsound@github-test"]
+    assert cell["train_rows"] == 0
+    assert set(cell["test_items"].values()) == {0}
 
 
 @pytest.mark.parametrize("format_", ["table", "markdown", "latex", "csv"])

@@ -61,6 +61,23 @@ def test_match_by_start_leaves_open_what_has_no_start(make_tiny) -> None:
     assert _bound(tiny, match="start") == 1
 
 
+def test_id_with_other_capitals_may_be_the_recording(make_tiny) -> None:
+    """Two items of one id, one more whose twin no row spells; Freesound ids have no capitals."""
+
+    def video(dataset: str, clip_id: str, source_id: str) -> Clip:
+        return Clip(dataset=dataset, clip_id=clip_id, source="youtube", source_id=source_id)
+
+    held = [video("held", "a", "4PjEi5fFD6A"), video("held", "b", "4PjEi5fFD6A"),
+            video("held", "c", "FhaYvI1yrUM")]  # fmt: skip
+    mine = [video("mine", "x", "4pjEi5fFD6A"), video("mine", "y", "1MQkMdlBezY")]
+    tiny = make_tiny(
+        {"held": [(clip, "test") for clip in held], "mine": [(clip, "train") for clip in mine]}
+    )
+    assert _bound(tiny) == 2
+    other = make_tiny({"held": [(held[2], "test")], "mine": [(clip, "train") for clip in mine]})
+    assert _bound(other) == 0
+
+
 def test_one_list_under_two_names_is_refused(two_clips_of_one_sound) -> None:
     tiny = two_clips_of_one_sound
     with pytest.raises(UsageProblem, match="are one list"):

@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.curation.bad_input.bench import Bench, FillingUp, Outcome
-from tests.curation.bad_input.miniatures import (
+from bad_input.bench import Bench, FillingUp, Outcome
+from bad_input.miniatures import (
     AUDIOCAPS,
     AUDIOCAPS_ROWS,
     AUDIOSET,

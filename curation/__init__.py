@@ -10,6 +10,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 
+def __dir__() -> list[str]:
+    return [*globals(), "overlaps", "open_manifests"]
+
+
 def __getattr__(name: str) -> Any:  # heavy imports happen on first use, so that --help is instant
     if name == "overlaps":
         from curation.matching.overlap import overlaps

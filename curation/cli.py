@@ -238,7 +238,11 @@ def overlaps(
         summary=f"{len(tests_found)} test sets x {len(trains)} training sets = "
         f"{len(tests_found) * len(trains)} pairs of sets: {leaking} overlap by {match}, "
         f"{clean_pairs} do not, {unknown} cannot be told; {rows:,} evidence rows in overlaps.parquet",
-        next_steps=(f"curate clean --test {shlex.quote(','.join(tests))} --name NAME",),
+        next_steps=(
+            f"curate clean --test {shlex.quote(','.join(tests))}"
+            + (f" --train {shlex.quote(','.join(train))}" if train else "")
+            + " --name NAME",
+        ),
         summary_to_stderr=format_ != "table",
         code=10 if fail_on_overlap and leaking else 0,
     )

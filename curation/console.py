@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -13,6 +14,8 @@ from typing import Any, NoReturn
 import click
 
 from curation.errors import FoleyproofError
+
+_AGAIN_S = 0.5  # after which a signal that had no effect is raised again
 
 
 def finish(
@@ -71,15 +74,32 @@ def _give_up(stream: Any) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, and again after a moment: C code, as of an import, may swallow it."""
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+    on_its_way = sys.exc_info()[0] is not None
+    if number != signal.SIGALRM or not on_its_way:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end the block with KeyboardInterrupt."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    former = {number: signal.signal(number, _interrupt) for number in signals}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def run(command: click.Command, name: str) -> int:
     """Run a click command; the exit code, with one message for each error a user can meet."""
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        result = command.main(prog_name=name, standalone_mode=False)
+        with _interruptible():
+            result = command.main(prog_name=name, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code

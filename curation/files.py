@@ -230,9 +230,8 @@ def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(NotADirectoryError):  # below a file there is nothing
-            path.unlink(missing_ok=True)
+    elif os.path.lexists(path):  # on a read-only disk, not even what is not there can be removed
+        path.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

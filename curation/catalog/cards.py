@@ -174,7 +174,8 @@ def find_cards(cards: dict[str, Card], datasets: tuple[str, ...]) -> list[Card]:
     for name in datasets:
         if name not in cards:
             raise UsageProblem(
-                f"unknown dataset {name!r}, expected one of: {', '.join(cards)} — see: curate datasets"
+                f"unknown dataset {name!r}, expected one of: {', '.join(cards)} — see: curate datasets, "
+                "or give the folder of its card with --cards"
             )
     return [cards[name] for name in datasets] if datasets else list(cards.values())
 

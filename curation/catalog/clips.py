@@ -185,8 +185,8 @@ def _wrong_file(
     return BadMetadata(
         f"{raw / file}: row {number}: {reason}: id {source_id!r}, {start_s} to {end_s} s, "
         f"split {split!r}; expected columns {', '.join(columns)}, an id of {meaning}, a split of "
-        f"{', '.join(card.splits)} — {failed:,} of {seen:,} rows are like this, so columns are "
-        "swapped or missing; get the published file"
+        f"{', '.join(card.splits)} — {failed:,} of {seen:,} rows fail, more than half: columns are "
+        "swapped or missing, or it is another file; get the published one"
     )
 
 

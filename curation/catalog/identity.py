@@ -51,12 +51,13 @@ YOUTUBE_CLIP = (
 )
 FREESOUND_ID = rf"^(?:.*/)?0*([1-9][0-9]{{0,8}})(?:\.0+)?(?:__.*)?{_SUFFIX}$"
 _YOUTUBE_URL = re.compile(
-    rf"^https?://(?:[a-z-]+\.)*(?:youtube(?:-nocookie)?\.com|youtu\.be)/"
+    rf"^(?:https?://)?(?:[a-z-]+\.)*(?:youtube(?:-nocookie)?\.com|youtu\.be)/"
     rf"(?:watch\?(?:.*&)?v=|embed/|shorts/|live/|v/)?({_YOUTUBE_ID})(?:[?&#](.*))?$"
 )
+_SOURCE_ID = re.compile(r"^(youtube|freesound):(?!//)(.+)$", flags=re.DOTALL)
 _URL_START = re.compile(r"(?:^|&)(?:t|start)=([0-9]{1,12})s?(?:&|$)")
 _FREESOUND_URL = re.compile(
-    r"^https?://(?:www\.)?freesound\.org/(?:people/[^/]+/sounds|s)/0*([1-9][0-9]{0,8})/?$"
+    r"^(?:https?://)?(?:www\.)?freesound\.org/(?:people/[^/]+/sounds|s)/0*([1-9][0-9]{0,8})/?$"
 )
 
 
@@ -73,6 +74,9 @@ class Identity:
 def parse(text: str) -> Identity | None:
     """What `text` names, in whichever of the forms above it is written; None if in none of them."""
     text = text.strip()
+    if named := _SOURCE_ID.match(text):
+        found = parse(named[2])
+        return found if found and found.source == named[1] else None
     if url := _YOUTUBE_URL.match(text):
         start = _URL_START.search(url[2] or "")
         return Identity(source="youtube", source_id=url[1], start_s=float(start[1]) if start else None)

@@ -109,7 +109,7 @@ def _card(dataset: str, cards: dict[str, Card], key: str) -> Card:
     if dataset not in cards:
         raise UsageProblem(
             f"unknown dataset {key!r}, expected one of: {', '.join(cards)}, or <dataset>@<list> — "
-            "see: curate datasets"
+            "see: curate datasets, or give the folder of its card with --cards"
         )
     return cards[dataset]
 

@@ -8,6 +8,8 @@ from curation.catalog.cards import Card
 from curation.catalog.lists import registry
 from curation.catalog.record import former_record
 
+_FORMATS = {True: "format unverified", False: "verified"}
+
 
 def overview(cards: dict[str, Card], manifests: Path) -> dict[str, Any]:
     """The document of `curate datasets --json`."""
@@ -40,7 +42,7 @@ def _dataset(card: Card, record: dict[str, Any], manifests: Path) -> dict[str, A
             }
             for name, split in card.splits.items()
         },
-        "format": "format unverified" if card.unverified else "verified",
+        "format": "yours" if not card.shipped else _FORMATS[card.unverified],
         "modality": card.modality,
         "homepage": card.homepage,
         "citation": card.citation,

@@ -57,19 +57,19 @@ def work_connection(
     refuse_patterns(folder)
     spill = folder / f"spill.tmp-{os.getpid()}"
     db = duckdb.connect()
-    db.execute(f"set memory_limit = '{memory_mib}MiB'")
-    db.execute(f"set temp_directory = {sql_text(spill)}")
-    # One thread cuts row groups elsewhere than several do, and equal input shall give equal bytes.
-    db.execute(f"set threads = {max(2, *db.execute(_THREADS).fetchone() or (2,))}")
-    db.execute("set autoinstall_known_extensions = false")
-    # counted for Progress, which prints; DuckDB itself would print on stdout
-    db.execute("set enable_progress_bar = true; set enable_progress_bar_print = false")
-    if only_folders:
-        inside = ", ".join(sql_text(str(place.resolve()) + os.sep) for place in only_folders)
-        db.execute(f"set allowed_directories = [{inside}]")
-        db.execute("set enable_external_access = false")
     try:
         with disk_space(folder), _damage(folder):
+            db.execute(f"set memory_limit = '{memory_mib}MiB'")
+            db.execute(f"set temp_directory = {sql_text(spill)}")
+            # One thread cuts row groups elsewhere than several, and equal input shall give equal bytes.
+            db.execute(f"set threads = {max(2, *db.execute(_THREADS).fetchone() or (2,))}")
+            db.execute("set autoinstall_known_extensions = false")
+            # counted for Progress, which prints; DuckDB itself would print on stdout
+            db.execute("set enable_progress_bar = true; set enable_progress_bar_print = false")
+            if only_folders:
+                inside = ", ".join(sql_text(str(place.resolve()) + os.sep) for place in only_folders)
+                db.execute(f"set allowed_directories = [{inside}]")
+                db.execute("set enable_external_access = false")
             yield db
     finally:
         db.close()
@@ -104,7 +104,13 @@ def _damage(folder: Path) -> Iterator[None]:
     damage = (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException)
     try:
         yield
+    except RuntimeError as error:  # so DuckDB says that a signal came while it worked
+        if "interrupted" in str(error):
+            raise KeyboardInterrupt from error
+        raise
     except duckdb.Error as error:
+        if isinstance(error, duckdb.InterruptException) or "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from error
         # Thrift's complaints about a footer come as the base class itself.
         if isinstance(error, damage) or type(error) is duckdb.Error:
             raise BadManifest(

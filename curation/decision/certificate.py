@@ -4,6 +4,7 @@ Canonical JSON whose key `digest` is the sha256 of all the rest, so that any cha
 """
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def check_files(folder: Path, document: dict[str, Any]) -> None:
                 raise ManifestChanged(
                     f"{path}: sha256 is {found[:12]}…, the certificate of {folder.name} records "
                     f"{entry['sha256'][:12]}… — the file was changed since; run again: "
-                    f"curate clean --name {folder.name}"
+                    f"{command(folder, document)}"
                 )
 
 
@@ -92,7 +93,7 @@ def check_manifests(folder: Path, document: dict[str, Any]) -> None:
         if output.get("sha256") != entry["sha256"]:
             raise ManifestChanged(
                 f"{manifests / name}: was built anew since clean/{folder.name} was made from it, "
-                f"expected the same — run again: curate clean --name {folder.name}"
+                f"expected the same — run again: {command(folder, document)}"
             )
 
 
@@ -103,6 +104,18 @@ def config_of(document: dict[str, Any]) -> CleanConfig:
     return CleanConfig(
         **{**saved, "tests": tuple(saved["tests"]), "train": train, "policy": Policy(saved["policy"])}
     )
+
+
+def command(folder: Path, document: dict[str, Any]) -> str:
+    """The command that makes a clean manifest again, with the options it was made with."""
+    config = config_of(document)
+    words = ["curate", "clean", "--test", ",".join(config.tests)]
+    words += ["--train", ",".join(config.train)] if config.train else []
+    words += ["--policy", config.policy] if config.policy != Policy.PREFER_TEST else []
+    words += ["--match", config.match] if config.match != "id" else []
+    words += ["--margin", f"{config.margin_s:g}"] if config.margin_s else []
+    words += ["--use-published"] if config.use_published else []
+    return shlex.join([*words, "--name", folder.name])
 
 
 def comparison_of(document: dict[str, Any], *, manifests: Path, cards: dict[str, Card]) -> Comparison:

@@ -16,11 +16,18 @@ def clean_text(cleaned: Cleaned) -> str:
         if entry.get("incomplete")
     ]
     lines += [
-        f"{test}: at most {entry['leaked_test_items_at_most']:,} items may be left in it unseen "
-        f"({entry['unidentified_test_items']:,} items and {entry['unidentified_train_rows']:,} "
-        f"training rows have no source id, {entry['respelled_test_items']:,} items are spelled with "
-        "other capitals)"
+        f"{test}: at most {entry['leaked_test_items_at_most']:,} items may be in what is kept, which "
+        f"ids cannot tell ({entry['unidentified_test_items']:,} items and "
+        f"{entry['unidentified_train_rows']:,} training rows have no source id, "
+        f"{entry['respelled_test_items']:,} items are spelled with other capitals, "
+        f"{entry['failed_test_rows']:,} rows failed in build)"
         for test, entry in document["unknown"].items()
+    ]
+    lines += [
+        f"{test}: published lists exclude {entry['train_rows_on_published_lists']:,} rows without "
+        "naming the test clip; they stay, without --use-published"
+        for test, entry in document["unknown"].items()
+        if entry["train_rows_on_published_lists"] and not entry["published_lists_applied"]
     ]
     lines += [
         f"{test}: {entry['input']:,} items = {entry['kept']:,} kept + {entry['excluded']:,} excluded"

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from curation.catalog.identity import LIKELY_ID
 from curation.catalog.lists import built_path
+from curation.catalog.problems import FILE as PROBLEMS_FILE
 from curation.catalog.store import sql_text
 from curation.decision.policy import CleanConfig, Policy
 from curation.matching import overlap
@@ -69,7 +70,8 @@ def unknown(
     with most items. `respelled` items may be in a row that spells their id otherwise. What was found
     and stays, and pairs that `--match start` cannot judge, are added.
     """
-    bound = test["unidentified"] + _possible_items(db, index, unidentified) + respelled
+    failed = _failed_rows(db, comparison, index)
+    bound = test["unidentified"] + _possible_items(db, index, unidentified) + respelled + failed
     if config.policy == Policy.REPORT:
         rules = ", ".join(sql_text(rule) for rule in config.rules)
         bound += _count(
@@ -89,10 +91,23 @@ def unknown(
         "unidentified_test_items": test["unidentified"],
         "unidentified_train_rows": sum(unidentified.values()),
         "respelled_test_items": respelled,
-        "leaked_test_items_at_most": min(test["size"], bound),
+        "failed_test_rows": failed,
+        "leaked_test_items_at_most": min(test["size"] + failed, bound),
         "train_rows_on_published_lists": sum(cell["published_list_bound"] for cell in cells),
         "published_lists_applied": config.use_published,
     }
+
+
+def _failed_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison, index: int) -> int:
+    """Rows of the test set's dataset that build could not take, and entries of its list that name no
+    clip: each may be an item that nothing was compared with."""
+    test = comparison.tests[index]
+    path = sql_text(comparison.manifests / test.dataset / PROBLEMS_FILE)
+    return _count(
+        db,
+        f"""select count(*) from read_parquet({path}) where verdict = 'failed'
+            or (verdict = 'unresolved' and origin.file = {sql_text(test.name)})""",
+    )
 
 
 def _possible_items(db: "duckdb.DuckDBPyConnection", index: int, unidentified: dict[str, int]) -> int:

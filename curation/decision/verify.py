@@ -152,7 +152,7 @@ def _sums(db: "duckdb.DuckDBPyConnection", folder: Path, document: dict[str, Any
         if (total := sum(num_rows(db, path) for path in parts)) != recorded:
             raise ManifestChanged(
                 f"{folder}: {side}kept + {side}excluded = {total:,}, expected {recorded:,} — "
-                f"run again: curate clean --name {folder.name}"
+                f"run again: {certificate.command(folder, document)}"
             )
 
 
@@ -167,7 +167,7 @@ def _lists_unchanged(
         if test["digest"] != recorded:
             raise ManifestChanged(
                 f"{folder}: {test['list']} has {test['digest'][:19]}…, the certificate records "
-                f"{recorded[:19]}… — run again: curate clean --name {folder.name}"
+                f"{recorded[:19]}… — run again: {certificate.command(folder, document)}"
             )
 
 

@@ -13,14 +13,16 @@ _HEADER = ("test set", "in", "rows", "by id", "%", "interval", "same start", "re
 def overlapping(tests: dict[str, Any], trains: Sequence[str], match: str) -> tuple[int, int, int]:
     """How many pairs of a test and a training set overlap, do not, and cannot be told.
 
-    A known re-upload is an overlap.
+    A known re-upload is an overlap. Where files were not at hand, finding none tells nothing.
     """
     cells = [test["overlap"][key] for test in tests.values() for key in trains]
-    counts = [cell["test_items"][LABELS[match]] for cell in cells]
-    found = sum(bool(n) or bool(cell["known_reupload"]) for n, cell in zip(counts, cells, strict=True))
-    unknown = sum(
-        n is None and not cell["known_reupload"] for n, cell in zip(counts, cells, strict=True)
-    )
+    found = unknown = 0
+    for cell in cells:
+        count = cell["test_items"][LABELS[match]]
+        if count or cell["known_reupload"]:
+            found += 1
+        elif count is None or cell["empty_splits"]:
+            unknown += 1
     return found, len(cells) - found - unknown, unknown
 
 
@@ -67,9 +69,11 @@ def _row(name: str, test: dict[str, Any], key: str, cell: dict[str, Any], match:
     items = cell["test_items"]
     share = items[LABELS[match]]
     percent = None if share is None else f"{100 * share / test['size']:.1f}"
+    if share and percent == "0.0":
+        percent = "<0.1"
     return [
         name,
-        key,
+        key + (" (incomplete)" if cell["empty_splits"] else ""),
         cell["train_rows"],
         items["id"],
         percent,

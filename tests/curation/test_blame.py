@@ -301,3 +301,10 @@ def test_id_with_other_capitals_is_named(in_folder, curate):
     code, _, err = curate("blame", "4pjei5ffd6a")
     assert code == 2
     assert "with other capitals there is 4PjEi5fFD6A" in err
+
+
+@pytest.mark.parametrize("text", ["youtube:4PjEi5fFD6A", "youtube.com/watch?v=4PjEi5fFD6A"])
+def test_forms_that_blame_prints_and_browsers_copy_are_read(in_folder, curate, text):
+    code, out, err = curate("blame", text)
+    assert code == 0, err
+    assert "read as youtube:4PjEi5fFD6A" in out

@@ -9,16 +9,21 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from duckdb.func import PythonUDFType
 
 from curation import cli, console, errors
+from curation.catalog.store import one_thread, work_connection
 
 OPTIONS = Path(__file__).with_name("options.txt")
 COMMANDS = cli.curate.commands
@@ -117,6 +122,54 @@ def test_interrupted_command_ends_with_130_and_says_how_to_go_on(
     monkeypatch.setattr(sys, "argv", ["interrupted"])
     assert console.run(interrupted, "curate") == 130
     assert "curate: interrupted; run the same command again" in capsys.readouterr().err
+
+
+def _signal_soon(after_s: float = 0.3) -> None:
+    threading.Timer(after_s, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+
+@pytest.mark.parametrize(
+    "slow", ["sum(range)", "sum(slow(range))"], ids=["in a query", "in our part of it"]
+)
+def test_signal_during_a_query_ends_with_130(
+    slow: str, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    @click.command()
+    def querying() -> None:
+        with work_connection(tmp_path) as db:
+            db.create_function(
+                "slow", lambda values: values, ["BIGINT"], "BIGINT", type=PythonUDFType.ARROW
+            )
+            with one_thread(db):
+                _signal_soon()
+                db.execute(f"select {slow} from range(100_000_000_000)")
+
+    monkeypatch.setattr(sys, "argv", ["querying"])
+    begun = time.monotonic()
+    assert console.run(querying, "curate") == 130
+    assert time.monotonic() - begun < 30
+    assert "curate: interrupted; run the same command again" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_signal_that_was_swallowed_once_comes_again(capsys: Any, monkeypatch: Any) -> None:
+    swallowed = []
+
+    @click.command()
+    def deaf() -> None:
+        _signal_soon()
+        try:
+            time.sleep(30)
+        except KeyboardInterrupt:
+            swallowed.append(True)
+        time.sleep(30)
+
+    monkeypatch.setattr(sys, "argv", ["deaf"])
+    former, begun = signal.getsignal(signal.SIGINT), time.monotonic()
+    assert console.run(deaf, "curate") == 130
+    assert swallowed
+    assert time.monotonic() - begun < 20
+    assert signal.getsignal(signal.SIGINT) is former
 
 
 def test_our_own_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,13 @@ def test_id_with_other_capitals_may_be_the_recording(make_tiny) -> None:
     assert _bound(other) == 0
 
 
+def test_row_that_failed_may_be_a_test_item(make_tiny) -> None:
+    """Its id is readable and in training, but nothing was compared with it."""
+    held = [(_clip("held", "a", "11", 0.0), "test"), (_clip("held", "b", "12", -5.0), "test")]
+    tiny = make_tiny({"held": held, "mine": [(_clip("mine", "x", "12", 0.0), "train")]})
+    assert _bound(tiny) == 1
+
+
 def test_one_list_under_two_names_is_refused(two_clips_of_one_sound) -> None:
     tiny = two_clips_of_one_sound
     with pytest.raises(UsageProblem, match="are one list"):
@@ -93,7 +100,10 @@ def test_built_dataset_without_a_card_is_not_left_out_silently(two_clips_of_one_
 
 def test_what_cannot_be_told_is_counted_apart() -> None:
     def cell(n: int | None) -> dict[str, object]:
-        return {"test_items": {"id": n, "interval": n, "same_start": n}, "known_reupload": 0}
+        return {"test_items": {"id": n, "interval": n, "same_start": n}, "known_reupload": 0,
+                "empty_splits": []}  # fmt: skip
 
     tests = {"t": {"overlap": {"a": cell(3), "b": cell(0), "c": cell(None)}}}
     assert overlapping(tests, ["a", "b", "c"], "id") == (1, 1, 1)
+    tests["t"]["overlap"]["b"]["empty_splits"] = ["train"]  # finding none there tells nothing
+    assert overlapping(tests, ["a", "b", "c"], "id") == (1, 0, 2)

@@ -78,10 +78,16 @@ def datasets(manifests: Path, cards: tuple[Path, ...], as_json: bool) -> None:
     metavar="DIR",
     help="Take files from DIR/<dataset>/<path in the card>, with or without .gz.",
 )
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched, and how large it is.")
+@click.option("--yes", is_flag=True, help="Fetch without asking.")
+@click.option("--offline", is_flag=True, help="Do not touch the network; say what is at hand.")
 @options.shared
 def fetch(
     names: tuple[str, ...],
     source: Path | None,
+    dry_run: bool,
+    yes: bool,
+    offline: bool,
     manifests: Path,
     cards: tuple[Path, ...],
     as_json: bool,
@@ -94,34 +100,50 @@ def fetch(
     from dataclasses import asdict
 
     from curation.catalog.cards import find_cards, load_cards
-    from curation.catalog.catalog_text import fetched_text
-    from curation.catalog.fetch import UNRECOGNISED, fetch_from
-    from curation.errors import UsageProblem
+    from curation.catalog.catalog_text import fetched_text, plan_summary, plan_text
+    from curation.catalog.fetch import FROM_STATES, NETWORK_STATES, UNRECOGNISED, fetch_from, plan
+    from curation.catalog.fetch import fetch as fetch_from_network
+    from curation.console import agreed, can_agree
     from curation.files import locked
     from curation.progress import Progress
+    from curation.tables import number
+    from curation.transport import Transport
 
     chosen = find_cards(load_cards(manifests, *cards), names)
-    if source is None:
-        raise UsageProblem(
-            "fetching over the network is not there yet, expected --from DIR with "
-            "<dataset>/<metadata files> in it — curate datasets --json names files and addresses"
-        )
-    with locked(manifests), Progress("fetch") as progress:
-        results = fetch_from(source, chosen, manifests, progress=progress.item)
-    count = {state: sum(r.state == state for r in results) for state in _FETCH_STATES}
+    if source is not None:
+        with locked(manifests), Progress("fetch") as progress:
+            results = fetch_from(source, chosen, manifests, progress=progress.item)
+    else:
+        transport = Transport.for_users()
+        if not (dry_run or offline):
+            can_agree(yes=yes)
+        with Progress("fetch") as progress:
+            planned = plan(chosen, manifests, None if offline else transport, progress=progress.item)
+        wanted = [entry for entry in planned if entry.state == "to fetch"]
+        if dry_run or offline or not wanted:
+            finish(
+                {"command": "fetch", "plan": [asdict(entry) for entry in planned]},
+                as_json,
+                text=plan_text(planned),
+                summary=plan_summary(planned),
+                next_steps=("curate fetch --yes" if wanted else "curate build",),
+            )
+        agreed(plan_text(planned), plan_summary(planned), yes=yes)
+        with locked(manifests), Progress("fetch") as progress:
+            results = fetch_from_network(chosen, manifests, transport, progress=progress.bytes)
+    states = FROM_STATES if source else NETWORK_STATES
+    count = {state: sum(r.state == state for r in results) for state in states}
     unknown = sum(r.copy == UNRECOGNISED for r in results)
+    parts = [f"{count[state]} {state}" for state in states]
+    parts[0] += f" ({unknown} unrecognised copies)"
     finish(
         {"command": "fetch", "files": [asdict(r) for r in results], "counts": count},
         as_json,
         text=fetched_text(results, source, manifests),
-        summary=f"{len(results)} files = {count['fetched']} fetched ({unknown} unrecognised copies) "
-        f"+ {count['absent']} absent + {count['failed']} failed",
-        next_steps=("curate build" if count["fetched"] else "curate fetch --from DIR",),
-        code=1 if count["failed"] else 0,
+        summary=f"{number(len(results), 'file')} = {' + '.join(parts)}",
+        next_steps=("curate build" if count["fetched"] or not source else "curate fetch --from DIR",),
+        code=15 if any(r.refused for r in results) else 1 if count["failed"] else 0,
     )
-
-
-_FETCH_STATES = ("fetched", "absent", "failed")
 
 
 @curate.command()

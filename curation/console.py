@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from curation.errors import FoleyproofError
+from curation.errors import FoleyproofError, UsageProblem
 
 _AGAIN_S = 0.5  # after which a signal that had no effect is raised again
 
@@ -42,6 +42,27 @@ def finish(
     steps = [step + _places(context) if step.startswith("curate") else step for step in next_steps]
     _say(f"next: {'; '.join(steps)}", err=True)
     context.exit(code)
+
+
+def agreed(text: str, summary: str, *, yes: bool) -> None:
+    """Say what will be fetched, and ask whether it shall be.
+
+    Raises:
+        click.Abort: the answer was no.
+    """
+    _say(text, err=True)
+    _say(summary, err=True)
+    if not yes:
+        click.confirm("Fetch it?", abort=True, err=True)
+
+
+def can_agree(*, yes: bool) -> None:
+    """Raise UsageProblem where nobody has agreed to a download, and nobody can be asked."""
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageProblem(
+            "nobody can be asked here whether files shall be fetched over the network, expected --yes "
+            "(--dry-run shows them with sizes and licences) — or --from DIR, a folder that has them"
+        )
 
 
 def _places(context: click.Context) -> str:

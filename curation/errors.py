@@ -8,6 +8,8 @@
     ├── NotWritable                 1   a file or folder of the manifests is in the way or read-only
     ├── ManifestChanged            13   bytes differ from what a completion record or certificate says
     ├── ConfigDiffers              12   the options differ from those of the manifest being replaced
+    ├── RemoteRefuses              15   a server will not give a file, or not now
+    ├── TransferFailed              1   a file could not be fetched, however often it was tried
     ├── Locked                     11   another process works on the same manifests
     └── NoSpace                    14   the disk is full
 
@@ -54,6 +56,16 @@ class ConfigDiffers(FoleyproofError):
     """A clean manifest of that name exists and was made with other options."""
 
     exit_code = 12
+
+
+class RemoteRefuses(FoleyproofError):
+    """A server refuses: not allowed, or asked too often."""
+
+    exit_code = 15
+
+
+class TransferFailed(FoleyproofError):
+    """A file could not be fetched; the next run continues it."""
 
 
 class Locked(FoleyproofError):

@@ -20,7 +20,8 @@ class Progress:
         self._shown = sys.stderr.isatty()
         self._begun = time.monotonic()
         self._label = ""
-        self._part: tuple[int, int] | None = None
+        self._part: tuple[float, float | None] | None = None  # done and total
+        self._unit = ""
         self._db: duckdb.DuckDBPyConnection | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True)
@@ -43,8 +44,15 @@ class Progress:
 
     def item(self, label: str, done: int | None = None, total: int | None = None) -> None:
         """Say what is worked on now, and which of how many it is."""
-        self._label, self._db = label, None
+        self._label, self._db, self._unit = label, None, ""
         self._part = None if done is None or total is None else (done, total)
+
+    def bytes(self, label: str, done: int, total: int | None) -> None:
+        """Say which file is coming, and how much of it is here."""
+        if label != self._label:
+            self._begun = time.monotonic()
+        self._label, self._db, self._unit = label, None, " MB"
+        self._part = (round(done / 1e6, 1), round(total / 1e6, 1) if total else None)
 
     def query(self, label: str, db: "duckdb.DuckDBPyConnection") -> None:
         """Say what is worked on now, and which connection knows how far it is."""
@@ -62,9 +70,9 @@ class Progress:
         if self._part:
             done, total = self._part
             share = done / total if total else 0.0
-            line += f"  {done} of {total}"
+            line += f"  {done}" + (f" of {total}" if total is not None else "") + self._unit
             if done:
-                line += f", {done / elapsed_s:.1f} a second"
+                line += f", {done / elapsed_s:.1f}{self._unit} a second"
         elif (percent := self._percent()) > 0:
             share = percent / 100
             line += f"  {percent:.0f} %, {percent / elapsed_s:.0f} % a second"

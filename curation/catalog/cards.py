@@ -44,6 +44,7 @@ class RawFile:
     columns: tuple[str, ...] | dict[str, str] = ()  # csv: names in order; json: name to DuckDB type
     header: bool = True  # csv: whether the first line names the columns
     delimiter: str = ","
+    by_hand: bool = False  # the address is a page on which people find it
     optional: bool = False  # without it the dataset is still built, and says what is missing
     sha256: dict[str, str] = field(default_factory=dict)  # name of a known copy → digest
 

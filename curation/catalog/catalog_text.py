@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from curation.catalog.build import Built
-from curation.catalog.fetch import Fetched
+from curation.catalog.fetch import Fetched, Planned
 from curation.catalog.twins import Twins
-from curation.tables import render
+from curation.tables import number, render
 
 
 def datasets_text(document: dict[str, Any]) -> str:
@@ -28,12 +29,32 @@ def datasets_text(document: dict[str, Any]) -> str:
     )
 
 
-def fetched_text(results: Sequence[Fetched], source: Path, manifests: Path) -> str:
-    """What was fetched and what failed as a table, then the files that are absent."""
+def plan_text(planned: Sequence[Planned]) -> str:
+    """Every file with its size, licence and server."""
+    rows = [
+        [f"{p.dataset}/{p.path}", p.state, p.bytes, p.licence, urlsplit(p.url).hostname or p.url]
+        for p in planned
+    ]
+    return render(["file", "state", "bytes", "licence of the metadata", "server"], rows)
+
+
+def plan_summary(planned: Sequence[Planned]) -> str:
+    """How many files, and how many bytes are still to come."""
+    wanted = [p for p in planned if p.state == "to fetch"]
+    unknown = sum(p.bytes is None for p in wanted)
+    size = f"{sum(p.bytes or 0 for p in wanted):,} bytes"
+    size += f" and {unknown} of unknown size" if unknown else ""
+    parts = [f"{len(wanted)} to fetch ({size})"]
+    parts += [f"{sum(p.state == s for p in planned)} {s}" for s in ("at hand", "by hand")]
+    return f"{number(len(planned), 'file')} = {' + '.join(parts)}"
+
+
+def fetched_text(results: Sequence[Fetched], source: Path | None, manifests: Path) -> str:
+    """What was fetched and what failed as a table, then the files that are missing still."""
     rows = [
         [f"{r.dataset}/{r.path}", r.state, r.bytes or None, r.copy or r.detail]
         for r in results
-        if r.state != "absent"
+        if r.state in ("fetched", "failed")
     ]
     lines = [render(["file", "state", "bytes", "copy"], rows)] if rows else []
     for result in results:
@@ -41,7 +62,12 @@ def fetched_text(results: Sequence[Fetched], source: Path, manifests: Path) -> s
             here = (manifests / result.dataset / "raw" / result.path).exists()
             stays = ", the copy of an earlier fetch stays" if here else ""
             lines.append(f"absent: {result.dataset}/{result.path}{stays}")
-    if not rows and results:
+        elif result.state == "by hand":
+            lines.append(
+                f"by hand: {result.dataset}/{result.path}, from {result.detail}: put it under that name "
+                "into a folder DIR, and: curate fetch --from DIR"
+            )
+    if source and not rows and results:
         first = results[0]
         lines.append(
             f"{source} holds none of these files, expected them as {source / first.dataset / first.path}"

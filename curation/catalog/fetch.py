@@ -1,24 +1,29 @@
 """Metadata files into `<manifests>/<dataset>/raw/`, uncompressed, with their digests on record.
 
-A file with a digest the card does not know is an "unrecognised copy": accepted, recorded, said.
+From a folder, or over the network from the addresses of the cards. A file with a digest the card does
+not know is an "unrecognised copy": accepted, recorded, said.
 """
 
 import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from curation.catalog.cards import Card, RawFile
-from curation.errors import BadMetadata, UsageProblem
+from curation.catalog.rawfiles import refuse_pages
+from curation.errors import BadMetadata, FoleyproofError, RemoteRefuses, UsageProblem
 from curation.files import replacing, sha256_file, write_json
+from curation.transport import Transport
 
 RECORD = "fetched.json"
 UNRECOGNISED = "unrecognised copy"
+FROM_STATES = ("fetched", "absent", "failed")
+NETWORK_STATES = ("fetched", "at hand", "by hand", "failed")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -28,12 +33,107 @@ class Fetched:
 
     dataset: str
     path: str  # as in the card
-    state: str  # "fetched", "absent" or "failed"
+    state: str  # one of FROM_STATES or NETWORK_STATES
     optional: bool
     copy: str = ""  # name of the known copy, or UNRECOGNISED
     bytes: int = 0  # uncompressed
     sha256: str = ""  # of the uncompressed bytes
-    detail: str = ""  # why it failed
+    detail: str = ""  # why it failed, or where it is to be had by hand
+    refused: bool = False  # whether it failed because the server will not give it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One metadata file before it is fetched."""
+
+    dataset: str
+    path: str
+    url: str
+    licence: str  # of the metadata
+    state: str  # "to fetch", "at hand", "by hand"
+    bytes: int | None = None  # still to come; None: the server does not say
+
+
+def plan(
+    cards: Sequence[Card],
+    manifests: Path,
+    transport: Transport | None,
+    *,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> list[Planned]:
+    """What fetching these cards would bring, and how large it is; nothing is fetched yet.
+
+    Args:
+        transport: None: the servers are not asked.
+    """
+    wanted = [(card, file) for card in cards for file in card.files]
+    planned = []
+    for done, (card, file) in enumerate(wanted):
+        progress(f"{card.dataset}/{file.path}", done, len(wanted))
+        entry = partial(Planned, dataset=card.dataset, path=file.path, url=file.url,
+                        licence=card.metadata_licence)  # fmt: skip
+        if (manifests / card.dataset / "raw" / file.path).is_file():
+            planned.append(entry(state="at hand"))
+        elif file.by_hand:
+            planned.append(entry(state="by hand"))
+        else:
+            size = _size(file.url, transport) if transport else None
+            planned.append(entry(state="to fetch", bytes=size))
+    return planned
+
+
+def _size(url: str, transport: Transport) -> int | None:
+    try:
+        return transport.look(url).size
+    except FoleyproofError:  # not every server answers HEAD; what is wrong shows when it is fetched
+        return None
+
+
+def fetch(
+    cards: Sequence[Card],
+    manifests: Path,
+    transport: Transport,
+    *,
+    progress: Callable[[str, int, int | None], None] = lambda name, done, total: None,
+) -> list[Fetched]:
+    """Fetch every file that is not at hand from the address in its card.
+
+    One bad file costs no other; what was cut off is continued by the next run.
+    """
+    return [
+        _download(card, file, manifests, transport, progress) for card in cards for file in card.files
+    ]
+
+
+def _download(
+    card: Card,
+    file: RawFile,
+    manifests: Path,
+    transport: Transport,
+    progress: Callable[[str, int, int | None], None],
+) -> Fetched:
+    result = partial(Fetched, dataset=card.dataset, path=file.path, optional=file.optional)
+    target = manifests / card.dataset / "raw" / file.path
+    if target.is_file():
+        return result(state="at hand", bytes=target.stat().st_size)
+    if file.by_hand:
+        return result(state="by hand", detail=file.url)
+    name = f"{card.dataset}/{file.path}"
+    progress(name, 0, None)
+    try:
+        digest, size = transport.fetch(
+            file.url,
+            target,
+            check=lambda path: refuse_pages(path, file),
+            progress=lambda done, total: progress(name, done, total),
+        )
+    except FoleyproofError as error:
+        if error.exit_code == 14:
+            raise
+        return result(state="failed", detail=str(error), refused=isinstance(error, RemoteRefuses))
+    fetched = result(state="fetched", copy=known_copy(file, digest), bytes=size, sha256=digest)
+    _record(card, manifests, [fetched])
+    return fetched
 
 
 def fetch_from(

@@ -61,7 +61,7 @@ def load(db: "duckdb.DuckDBPyConnection", file: RawFile, raw: Path) -> int:
     if not path.is_file():
         return 0
     with _utf8(path) as readable:
-        _refuse_pages(readable, file)
+        refuse_pages(readable, file)
         select = _json(readable, file) if file.format == "json" else _csv(readable, file)
         rows = _insert(db, file, path, select)
     if rows == 0 or (isinstance(file.columns, dict) and not _filled(db, file, rows)):
@@ -210,7 +210,8 @@ def _mixes_line_ends(path: Path) -> bool:
     return not ends[b"\n"] == ends[b"\r"] == ends[b"\r\n"]
 
 
-def _refuse_pages(path: Path, file: RawFile) -> None:
+def refuse_pages(path: Path, file: RawFile) -> None:
+    """Raise BadMetadata where a file is a web page, as of an error or a login."""
     with path.open("rb") as stream:
         head = stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):

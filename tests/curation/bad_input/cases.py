@@ -327,7 +327,7 @@ CASES = [
     Case(input="the folder of `--from` is not there", stage="fetch", exit=2,
          command=("fetch", "--from", "METADATA/nowhere"), says="--from metadata/nowhere: not a folder"),
     Case(input="`fetch` without `--from`", stage="fetch", exit=2, command=("fetch",),
-         says="fetching over the network is not there yet, expected --from DIR"),
+         says="nobody can be asked here whether files shall be fetched over the network"),
     Case(input="an unknown dataset", stage="fetch", exit=2,
          command=("fetch", "vggsond", "--from", "METADATA"),
          says="unknown dataset 'vggsond', expected one of: audiocaps, audioset"),

@@ -1,0 +1,400 @@
+"""Files over HTTP: resumed where they were cut off, and only from public addresses.
+
+A file grows as `<name>.part` beside its target, with `<name>.part.json` saying of which version of
+which address it is; it takes its name when it is whole and was looked at. Every address, that of a
+redirect too, is resolved once, checked, and connected to as checked. One request at a time, with a
+pause between two to the same host; what a server asks for with Retry-After is done.
+"""
+
+import hashlib
+import http.client
+import ipaddress
+import json
+import os
+import queue
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import curation
+from curation.errors import FoleyproofError, RemoteRefuses, TransferFailed
+from curation.files import disk_space, remove, write_json
+
+_Given = TypeVar("_Given")
+_CHUNK_BYTES = 1 << 20
+_MAX_REDIRECTS = 5
+_REFUSED = (401, 402, 403, 407, 429, 451)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
+
+class _Broken(Exception):
+    """One attempt failed and another may not: a connection that ended, a server that is busy."""
+
+    def __init__(self, why: str, *, wait_s: float | None = None, refused: bool = False) -> None:
+        super().__init__(why)
+        self.wait_s, self.refused = wait_s, refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """What a server says of a file before it sends it."""
+
+    size: int | None  # bytes
+    version: str | None  # a strong ETag or the time of the last change; None: cannot be resumed
+
+
+@dataclass(slots=True, kw_only=True)
+class Transport:
+    """How files are fetched; one for a run, because it knows when each host was asked last."""
+
+    allow_private: bool = False  # loopback and private addresses: for tests, and for mirrors at home
+    attempts: int = 5  # without one new byte in between
+    timeout_s: float = 30.0  # without any byte
+    pause_s: float = 0.5  # between two requests to one host
+    backoff_s: float = 1.0  # after a first failure; doubled after each
+    longest_wait_s: float = 300.0  # of a Retry-After: above it, the run ends
+    slowest_bytes_per_s: float = (
+        512.0  # below it for as long as the timeout, a connection counts as stalled
+    )
+    sleep: Callable[[float], None] = time.sleep
+    _asked: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def for_users(cls) -> "Transport":
+        """As commands use it; FOLEYPROOF_ALLOW_PRIVATE=1 lets it ask servers of one's own network."""
+        return cls(allow_private=os.environ.get("FOLEYPROOF_ALLOW_PRIVATE") == "1")
+
+    def look(self, url: str) -> Remote:
+        """Size and version of a file, without fetching it.
+
+        Raises:
+            RemoteRefuses, TransferFailed: as `fetch`.
+        """
+        return self._again(url, lambda: self._head(url))
+
+    def fetch(
+        self,
+        url: str,
+        target: Path,
+        *,
+        check: Callable[[Path], None] = lambda path: None,
+        progress: Callable[[int, int | None], None] = lambda done, total: None,
+    ) -> tuple[str, int]:
+        """Fetch `url` to `target`, continuing what an earlier run left; sha256 and bytes of the file.
+
+        Args:
+            check: looks at the whole file before it takes its name, and raises if it is not wanted.
+            progress: told bytes at hand and bytes in all (None: the server does not say).
+
+        Raises:
+            RemoteRefuses: 401, 403, 429, 451, or a wait longer than `longest_wait_s`.
+            TransferFailed: anything else that trying again did not mend.
+        """
+        part = target.with_name(f"{target.name}.part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with disk_space(target):
+            digest, size = self._again(url, lambda: self._get(url, part, progress), part=part)
+            try:
+                check(part)
+            except FoleyproofError:
+                _forget(part)
+                raise
+            os.replace(part, target)
+        remove(_about(part))
+        return digest, size
+
+    # ---- trying again -------------------------------------------------------------------------------
+
+    def _again(self, url: str, attempt: Callable[[], _Given], *, part: Path | None = None) -> _Given:
+        """What `attempt` gives; it is repeated while a failure may pass, or while it gets further."""
+        failures, furthest = 0, _size(part)
+        while True:
+            try:
+                return attempt()
+            except _Broken as error:
+                failures = 1 if _size(part) > furthest else failures + 1
+                furthest = max(furthest, _size(part))
+                if failures >= self.attempts:
+                    kind = RemoteRefuses if error.refused else TransferFailed
+                    raise kind(
+                        f"{url}: {error}, {self.attempts} times — run the same command again later; "
+                        "it continues where it stopped"
+                    ) from error
+                wait_s = self.backoff_s * 2 ** (failures - 1)
+                self.sleep(max(wait_s, error.wait_s or 0))
+
+    # ---- one request --------------------------------------------------------------------------------
+
+    def _head(self, url: str) -> Remote:
+        with self._answer("HEAD", url, {}) as response:
+            return _remote(response)
+
+    def _get(self, url: str, part: Path, progress: Callable[[int, int | None], None]) -> tuple[str, int]:
+        headers = {}
+        about = _read_about(part)
+        have = _size(part)
+        if have and about.get("url") == url and about.get("version"):
+            headers = {"Range": f"bytes={have}-", "If-Range": about["version"]}
+        with self._answer("GET", url, headers) as response:
+            begin, total = _place(response, have if headers else 0)
+            if begin is None:  # what is at hand is no part of what there is now
+                _forget(part)
+                raise _Broken("the file changed meanwhile")
+            remote = _remote(response)
+            if begin == 0:
+                _forget(part)
+                write_json(_about(part), {"url": url, "version": remote.version})
+            return self._receive(response, part, begin, total, progress)
+
+    def _receive(
+        self,
+        response: http.client.HTTPResponse,
+        part: Path,
+        begin: int,
+        total: int | None,
+        progress: Callable[[int, int | None], None],
+    ) -> tuple[str, int]:
+        """Append the body to `part`; sha256 and size of all of it."""
+        with part.open("ab") as out, _hashing() as (update, digest):
+            with part.open("rb") as former:
+                while chunk := former.read(_CHUNK_BYTES):
+                    update(chunk)
+            done = begin
+            for chunk in self._chunks(response):
+                out.write(chunk)
+                update(chunk)
+                done += len(chunk)
+                progress(done, total)
+            if total is not None and done != total:
+                raise _Broken(f"ended after {done:,} of {total:,} bytes")
+            out.flush()
+            os.fsync(out.fileno())
+        return digest(), done
+
+    def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        begun, received = time.monotonic(), 0
+        while True:
+            try:
+                chunk = response.read1(_CHUNK_BYTES)
+            except (OSError, http.client.HTTPException) as error:
+                raise _Broken(_words(error)) from error
+            if not chunk:
+                return
+            received += len(chunk)
+            elapsed_s = time.monotonic() - begun
+            if elapsed_s > self.timeout_s:
+                if received < self.slowest_bytes_per_s * elapsed_s:
+                    raise _Broken(f"stalled at {received / elapsed_s:.0f} bytes a second")
+                begun, received = time.monotonic(), 0
+            yield chunk
+
+    @contextmanager
+    def _answer(
+        self, method: str, url: str, headers: dict[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a request, behind all redirects, if it is one that brings the file."""
+        place = url
+        for _ in range(_MAX_REDIRECTS + 1):
+            connection = self._connect(place)
+            try:
+                try:
+                    response = self._ask(connection, method, place, headers)
+                except (OSError, http.client.HTTPException) as error:
+                    raise _Broken(_words(error)) from error
+                if response.status not in _REDIRECTS:
+                    self._judge(response, url)
+                    yield response
+                    return
+                place = self._redirected(place, response.getheader("Location"))
+            finally:
+                connection.close()
+        raise TransferFailed(f"{url}: more than {_MAX_REDIRECTS} redirects — get the file by hand")
+
+    def _ask(
+        self, connection: http.client.HTTPConnection, method: str, url: str, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        parts = urlsplit(url)
+        host = parts.netloc
+        self.sleep(max(0.0, self._asked.get(host, -1e9) + self.pause_s - time.monotonic()))
+        self._asked[host] = time.monotonic()
+        connection.request(
+            method,
+            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+            headers={
+                "User-Agent": f"foleyproof/{curation.__version__}",
+                "Accept-Encoding": "identity",  # sizes and ranges are those of the file
+                **headers,
+            },
+        )
+        return connection.getresponse()
+
+    def _judge(self, response: http.client.HTTPResponse, url: str) -> None:
+        """Pass 200, 206 and 416 on; everything else is an error of some kind."""
+        status, wait_s = response.status, _retry_after(response)
+        if status in (200, 206, 416):
+            return
+        said = f"{status} {response.reason}"
+        if status in (429, 503) and wait_s is not None and wait_s > self.longest_wait_s:
+            raise RemoteRefuses(
+                f"{url}: {said}, asks to wait {wait_s / 60:.0f} minutes — run the same "
+                "command again then"
+            )
+        if status == 429 or status >= 500 or status == 408:
+            raise _Broken(said, wait_s=wait_s, refused=status == 429)
+        if status in _REFUSED:
+            raise RemoteRefuses(
+                f"{url}: {said}, expected the file — get it by hand and give its folder with --from"
+            )
+        raise TransferFailed(f"{url}: {said}, expected the file — get it by hand, and use --from")
+
+    def _redirected(self, url: str, location: str | None) -> str:
+        if not location:
+            raise TransferFailed(f"{url}: a redirect to nowhere — get the file by hand, and use --from")
+        place = urljoin(url, location)
+        if urlsplit(url).scheme == "https" and urlsplit(place).scheme != "https":
+            raise TransferFailed(
+                f"{url}: a redirect from https to {place} is refused — get the file by hand, and "
+                "use --from"
+            )
+        return place
+
+    def _connect(self, url: str) -> http.client.HTTPConnection:
+        """A connection to the address that was checked, whatever the name resolves to later."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+            raise TransferFailed(f"{url}: expected http(s)://host/path without a user's name")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise _Broken(f"{parts.hostname}: {error.strerror or error}") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        for address in addresses:
+            if not self.allow_private and not _is_public(address):
+                raise TransferFailed(
+                    f"{url}: {parts.hostname} is {address}, expected a public address — refused"
+                )
+        return _Connection(parts.hostname, port, addresses, self.timeout_s, parts.scheme == "https")
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to one of the checked addresses, under the host's own name."""
+
+    def __init__(self, host: str, port: int, addresses: list[str], timeout_s: float, tls: bool) -> None:
+        super().__init__(host, port, timeout=timeout_s)
+        self._addresses, self._tls = addresses, tls
+        self.default_port = 443 if tls else 80  # else the port is part of the header Host
+
+    def connect(self) -> None:
+        error: OSError | None = None
+        for address in self._addresses:
+            try:
+                self.sock = socket.create_connection((address, self.port), self.timeout)
+                break
+            except OSError as refused:
+                error = refused
+        else:
+            raise error or OSError("no address")
+        if self._tls:
+            context = ssl.create_default_context()
+            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+def _is_public(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    found = mapped or found
+    return found.is_global and not found.is_multicast
+
+
+def _remote(response: http.client.HTTPResponse) -> Remote:
+    size = response.getheader("Content-Length")
+    tag = response.getheader("ETag")
+    version = tag if tag and not tag.startswith("W/") else response.getheader("Last-Modified")
+    return Remote(size=int(size) if size and size.isdigit() else None, version=version)
+
+
+def _place(response: http.client.HTTPResponse, have: int) -> tuple[int | None, int | None]:
+    """Where the body begins and how large the file is; None where it does not go with what is here."""
+    if response.status == 200:
+        return 0, _remote(response).size
+    sent = _RANGE.fullmatch(response.getheader("Content-Range", ""))
+    if response.status == 206 and sent and int(sent[1]) == have:
+        return have, int(sent[2])
+    return None, None
+
+
+def _retry_after(response: http.client.HTTPResponse) -> float | None:
+    """Seconds to wait, from a number or a date."""
+    value = response.getheader("Retry-After")
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _hashing() -> Iterator[tuple[Callable[[bytes], None], Callable[[], str]]]:
+    """sha256 in a thread of its own: beside the network it costs no time."""
+    sha256, chunks = hashlib.sha256(), queue.Queue[bytes | None](maxsize=8)
+
+    def work() -> None:
+        while (chunk := chunks.get()) is not None:
+            sha256.update(chunk)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def digest() -> str:
+        chunks.put(None)
+        thread.join()
+        return sha256.hexdigest()
+
+    try:
+        yield chunks.put, digest
+    finally:
+        if thread.is_alive():
+            chunks.put(None)
+
+
+def _about(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _read_about(part: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_about(part).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _size(part: Path | None) -> int:
+    return part.stat().st_size if part is not None and part.is_file() else 0
+
+
+def _forget(part: Path) -> None:
+    remove(part)
+    remove(_about(part))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection ended early"
+    return str(error) or type(error).__name__

@@ -224,6 +224,7 @@ def overlaps(
     Example: curate overlaps --test vggsound,audiocaps
     """
     from curation.catalog.cards import load_cards
+    from curation.catalog.record import stale_notes
     from curation.catalog.store import VIEWS_FILE, num_rows, refresh_views, work_connection
     from curation.files import locked
     from curation.matching import overlap
@@ -251,6 +252,7 @@ def overlaps(
     trains = [selection.key for selection in comparison.trains]
     leaking, clean_pairs, unknown = overlapping(tests_found, trains, match)
     text, notes = matrix_text(tests_found, trains, match, format_)
+    notes += stale_notes(manifests, comparison.datasets)
     if format_ != "table" and not as_json:
         click.echo("\n".join(notes), err=True)
     finish(
@@ -305,7 +307,8 @@ def clean(
     Example: curate clean --test vggsound,audiocaps,clotho --name paper
     """
     from curation.catalog.cards import load_cards
-    from curation.catalog.store import refresh_views
+    from curation.catalog.record import stale_notes
+    from curation.catalog.store import built_datasets, refresh_views
     from curation.decision.clean import clean as make_clean
     from curation.decision.decision_text import clean_text
     from curation.decision.policy import CleanConfig, Policy
@@ -336,7 +339,7 @@ def clean(
     finish(
         {"command": "clean", "folder": str(cleaned.folder), "certificate": cleaned.document},
         as_json,
-        text=clean_text(cleaned),
+        text="\n".join([*stale_notes(manifests, built_datasets(manifests)), clean_text(cleaned)]),
         summary=f"clean/{name}: {cleaned.tally.sentence()}; {cleaned.held_out:,} held out, "
         f"{cleaned.not_chosen:,} not chosen",
         next_steps=("curate verify", "curate blame CLIP"),

@@ -41,7 +41,7 @@ def render(header: Sequence[str], rows: Sequence[Sequence[Cell]], format: str = 
 
 
 def _reads_right(cell: Cell) -> bool:
-    return cell is None or isinstance(cell, int | float) or bool(re.fullmatch(r"[\d.]+", cell))
+    return cell is None or isinstance(cell, int | float) or bool(re.fullmatch(r"<?[\d.]+", cell))
 
 
 def _text(cell: Cell) -> str:

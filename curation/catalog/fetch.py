@@ -6,21 +6,20 @@ not know is an "unrecognised copy": accepted, recorded, said.
 
 import gzip
 import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from curation.catalog.cards import Card, RawFile
 from curation.catalog.rawfiles import refuse_pages
+from curation.catalog.record import FETCHED, fetched_record
 from curation.errors import BadMetadata, FoleyproofError, RemoteRefuses, UsageProblem
 from curation.files import replacing, sha256_file, write_json
 from curation.transport import Transport
 
-RECORD = "fetched.json"
 UNRECOGNISED = "unrecognised copy"
 FROM_STATES = ("fetched", "absent", "failed")
 NETWORK_STATES = ("fetched", "at hand", "by hand", "failed")
@@ -212,23 +211,13 @@ def known_copy(file: RawFile, digest: str) -> str:
 def _record(card: Card, manifests: Path, results: list[Fetched]) -> None:
     """Note digest, size and modification time of each file, so that build need not hash again."""
     raw = manifests / card.dataset / "raw"
-    record = _read_record(raw)
+    record = fetched_record(raw)
     for result in results:
         if result.state == "fetched":
             stamp = (raw / result.path).stat().st_mtime_ns
             record[result.path] = {**asdict(result), "mtime_ns": stamp}
     if record:
-        write_json(raw / RECORD, record)
-
-
-def _read_record(raw: Path) -> dict[str, Any]:
-    """What fetch noted, empty where that was lost: then the files are hashed again."""
-    try:
-        record: dict[str, Any] = json.loads((raw / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, ValueError):
-        return {}
-    whole = isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values())
-    return record if whole else {}
+        write_json(raw / FETCHED, record)
 
 
 def raw_digests(card: Card, manifests: Path) -> dict[str, dict[str, str]]:
@@ -237,7 +226,7 @@ def raw_digests(card: Card, manifests: Path) -> dict[str, dict[str, str]]:
     The record of fetch is believed while size and modification time are unchanged.
     """
     raw = manifests / card.dataset / "raw"
-    record = _read_record(raw)
+    record = fetched_record(raw)
     digests = {}
     for file in card.files:
         path = raw / file.path

@@ -6,7 +6,7 @@ from typing import Any
 
 from curation.catalog.cards import Card
 from curation.catalog.lists import registry
-from curation.catalog.record import former_record
+from curation.catalog.record import fetched_since_build, former_record
 
 _FORMATS = {True: "format unverified", False: "verified"}
 
@@ -26,6 +26,8 @@ def _dataset(card: Card, record: dict[str, Any], manifests: Path) -> dict[str, A
     splits = record.get("splits", {})
     if record:
         state = "built, incomplete" if record["missing"] else "built"
+        if fetched_since_build(manifests, card.dataset):
+            state = "built, older than its files"
     else:
         state = "fetched" if at_hand else "no files"
     return {

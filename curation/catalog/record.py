@@ -4,6 +4,7 @@ Its key `digest` is the sha256 of all the rest: what does not match it was chang
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from curation.errors import ManifestChanged
 from curation.files import digest_of, write_json
 
 RECORD = "build.json"
+FETCHED = "fetched.json"  # in the raw folder
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -45,3 +47,29 @@ def former_record(manifests: Path, dataset: str) -> dict[str, Any]:
         return read_record(manifests, dataset)
     except ManifestChanged:
         return {}
+
+
+def fetched_record(raw: Path) -> dict[str, Any]:
+    """What fetch noted in a raw folder, empty where that was lost: then the files are hashed again."""
+    try:
+        record: dict[str, Any] = json.loads((raw / FETCHED).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError, ValueError):
+        return {}
+    whole = isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values())
+    return record if whole else {}
+
+
+def fetched_since_build(manifests: Path, dataset: str) -> bool:
+    """Whether fetch brought files that the built manifest was not made from."""
+    built = former_record(manifests, dataset).get("inputs", {}).get("raw", {})
+    fetched = fetched_record(manifests / dataset / "raw")
+    return any(built.get(path) != entry.get("sha256") for path, entry in fetched.items())
+
+
+def stale_notes(manifests: Path, datasets: Iterable[str]) -> list[str]:
+    """A line for each dataset whose files were fetched anew and not built."""
+    return [
+        f"{name}: its files were fetched anew since it was built — run: curate build {name}"
+        for name in datasets
+        if fetched_since_build(manifests, name)
+    ]

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.catalog.cards import Card
-from curation.catalog.fetch import RECORD as FETCH_RECORD
 from curation.catalog.lists import built_path
-from curation.catalog.record import read_record
+from curation.catalog.record import FETCHED, read_record
 from curation.catalog.store import (
     built_datasets,
     clean_folders,
@@ -91,7 +90,7 @@ def _dataset(db: "duckdb.DuckDBPyConnection", manifests: Path, dataset: str) -> 
     outputs = {name: entry["sha256"] for name, entry in record["outputs"].items()}
     for name, recorded in (outputs | raw).items():
         path = folder / name
-        if name in raw and not path.exists() and not (folder / "raw" / FETCH_RECORD).exists():
+        if name in raw and not path.exists() and not (folder / "raw" / FETCHED).exists():
             continue  # manifests may travel without the files they were made from
         found = sha256_file(path) if path.is_file() else "missing"
         if found != recorded:

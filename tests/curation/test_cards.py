@@ -378,6 +378,20 @@ def test_csv_with_the_index_column_of_a_table_is_read(curate, tmp_path):
     assert "2 rows = 2 kept" in out
 
 
+def test_files_fetched_anew_and_not_built_are_said(curate, tmp_path):
+    (code, _, err), common = _build_mine(curate, tmp_path)
+    assert code == 0, err
+    line = "mine: its files were fetched anew since it was built"
+    assert line not in curate("overlaps", "--test", "mine", "--train", "mine", *common)[1]
+    (tmp_path / "metadata" / "mine" / "rows.csv").write_text(CSV + "1MQkMdlBezY,5\n")
+    assert curate("fetch", "mine", "--from", tmp_path / "metadata", *common)[0] == 0
+    assert line in curate("overlaps", "--test", "mine", "--train", "mine", *common)[1]
+    assert line in curate("clean", "--test", "mine", *common)[1]
+    assert re.search(r"^mine +built, older than its files", curate("datasets", *common)[1], flags=re.M)
+    assert curate("build", "mine", *common)[0] == 0
+    assert line not in curate("overlaps", "--test", "mine", "--train", "mine", *common)[1]
+
+
 def test_clip_that_failed_in_build_is_blamed_on_that(curate, tmp_path):
     (code, _, err), common = _build_mine(curate, tmp_path, csv=CSV + "4PjEi5fFD6,21\n")
     assert code == 0, err

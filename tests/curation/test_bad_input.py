@@ -106,6 +106,7 @@ def _quoted(says: str) -> str:
     return f"{mark}{says.strip(': ')}{mark}"
 
 
+@pytest.mark.slow
 def test_hostile_names_go_through_every_stage_as_data(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "bench")
     bench.put({**WHOLE, K: CLOTHO_OF_HOSTILE})

@@ -71,6 +71,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Car
     return folder / "manifests", cards
 
 
+@pytest.mark.slow
 def test_build_and_clean_give_the_same_bytes_each_time(large: tuple[Path, dict[str, Card]]) -> None:
     manifests, cards = large
     names = ("faulty", "filtered", "tested")

@@ -22,7 +22,7 @@ demo: .venv/base
 	$(BIN)/curate corpus $(DEMO)/metadata
 	$(BIN)/curate fetch --from $(DEMO)/metadata --manifests $(DEMO)/manifests > $(DEMO)/fetch.txt
 	$(BIN)/curate build --manifests $(DEMO)/manifests > $(DEMO)/build.txt
-	$(BIN)/curate clean --test vggsound,audiocaps,clotho --manifests $(DEMO)/manifests > $(DEMO)/clean.txt
+	$(BIN)/curate clean --test vggsound,audiocaps,clotho --name paper --manifests $(DEMO)/manifests > $(DEMO)/clean.txt
 	@echo
 	@$(BIN)/curate overlaps --test vggsound,audiocaps --format table --manifests $(DEMO)/manifests
 	@echo

@@ -27,14 +27,15 @@ from urllib.parse import urljoin, urlsplit
 
 import curation
 from curation.errors import FoleyproofError, RemoteRefuses, TransferFailed
-from curation.files import disk_space, remove, write_json
+from curation.files import disk_space, remove, sha256_file, write_json
 
 _Given = TypeVar("_Given")
 _CHUNK_BYTES = 1 << 20
 _MAX_REDIRECTS = 5
 _REFUSED = (401, 402, 403, 407, 429, 451)
 _REDIRECTS = (301, 302, 303, 307, 308)
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+)")
+_WHOLE = re.compile(r"bytes \*/([0-9]+)")
 
 
 class _Broken(Exception):
@@ -63,9 +64,7 @@ class Transport:
     pause_s: float = 0.5  # between two requests to one host
     backoff_s: float = 1.0  # after a first failure; doubled after each
     longest_wait_s: float = 300.0  # of a Retry-After: above it, the run ends
-    slowest_bytes_per_s: float = (
-        512.0  # below it for as long as the timeout, a connection counts as stalled
-    )
+    slowest_bytes_per_s: float = 512.0  # below it for as long as the timeout: stalled
     sleep: Callable[[float], None] = time.sleep
     _asked: dict[str, float] = field(default_factory=dict)
 
@@ -101,8 +100,8 @@ class Transport:
             TransferFailed: anything else that trying again did not mend.
         """
         part = target.with_name(f"{target.name}.part")
-        target.parent.mkdir(parents=True, exist_ok=True)
         with disk_space(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
             digest, size = self._again(url, lambda: self._get(url, part, progress), part=part)
             try:
                 check(part)
@@ -147,6 +146,8 @@ class Transport:
             headers = {"Range": f"bytes={have}-", "If-Range": about["version"]}
         with self._answer("GET", url, headers) as response:
             begin, total = _place(response, have if headers else 0)
+            if response.status == 416 and total == have > 0:  # all of it came before
+                return sha256_file(part), have
             if begin is None:  # what is at hand is no part of what there is now
                 _forget(part)
                 raise _Broken("the file changed meanwhile")
@@ -260,7 +261,10 @@ class Transport:
     def _redirected(self, url: str, location: str | None) -> str:
         if not location:
             raise TransferFailed(f"{url}: a redirect to nowhere — get the file by hand, and use --from")
-        place = urljoin(url, location)
+        try:
+            place = urljoin(url, location)
+        except ValueError as error:
+            raise _no_address(location) from error
         if urlsplit(url).scheme == "https" and urlsplit(place).scheme != "https":
             raise TransferFailed(
                 f"{url}: a redirect from https to {place} is refused — get the file by hand, and "
@@ -270,12 +274,14 @@ class Transport:
 
     def _connect(self, url: str) -> http.client.HTTPConnection:
         """A connection to the address that was checked, whatever the name resolves to later."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise TransferFailed(f"{url}: expected http(s)://host/path without a user's name")
-        port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+                raise _no_address(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
             found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        except ValueError as error:  # a bracket too few, a port above 65,535, a host of 300 letters
+            raise _no_address(url) from error
         except OSError as error:
             raise _Broken(f"{parts.hostname}: {error.strerror or error}") from error
         addresses = [str(entry[4][0]) for entry in found]
@@ -310,6 +316,13 @@ class _Connection(http.client.HTTPConnection):
             self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
 
 
+def _no_address(url: str) -> TransferFailed:
+    return TransferFailed(
+        f"{url}: expected http(s)://host/path without a user's name — mend the address in the card, or "
+        "get the file by hand, and use --from"
+    )
+
+
 def _is_public(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(found, "ipv4_mapped", None)
@@ -321,13 +334,16 @@ def _remote(response: http.client.HTTPResponse) -> Remote:
     size = response.getheader("Content-Length")
     tag = response.getheader("ETag")
     version = tag if tag and not tag.startswith("W/") else response.getheader("Last-Modified")
-    return Remote(size=int(size) if size and size.isdigit() else None, version=version)
+    return Remote(size=int(size) if size and size.isdecimal() else None, version=version)
 
 
 def _place(response: http.client.HTTPResponse, have: int) -> tuple[int | None, int | None]:
     """Where the body begins and how large the file is; None where it does not go with what is here."""
     if response.status == 200:
         return 0, _remote(response).size
+    if response.status == 416:
+        whole = _WHOLE.fullmatch(response.getheader("Content-Range", ""))
+        return None, int(whole[1]) if whole else None
     sent = _RANGE.fullmatch(response.getheader("Content-Range", ""))
     if response.status == 206 and sent and int(sent[1]) == have:
         return have, int(sent[2])
@@ -339,7 +355,7 @@ def _retry_after(response: http.client.HTTPResponse) -> float | None:
     value = response.getheader("Retry-After")
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())

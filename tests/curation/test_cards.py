@@ -347,6 +347,22 @@ def test_overflow_in_a_later_row_is_the_fault_of_the_card(curate, tmp_path):
     assert re.search(r"failed: .*clips\.sql: Out of Range Error", out)
 
 
+def test_clip_ids_that_repeat_are_the_fault_of_the_card(curate, tmp_path):
+    sql = SQL.replace("name || '_' || six_digits(start)", "'one for all'")
+    (code, out, _), _ = _build_mine(curate, tmp_path, sql=sql, csv=CSV + "1MQkMdlBezY,5\n")
+    assert code == 1
+    assert "clips.sql: 2 of 3 rows repeat another clip_id, expected one of its own for each row" in out
+
+
+def test_nothing_to_train_on_says_so(in_folder, tmp_path, curate):
+    manifests = tmp_path / "manifests"
+    shutil.copytree(in_folder.manifests / "esc50", manifests / "esc50")
+    code, _, err = curate("overlaps", "--test", "esc50/fold1", "--manifests", manifests)
+    assert code == 2
+    assert "nothing that is built has a train split" in err
+    assert "name splits with --train" in err
+
+
 def test_card_does_not_read_what_was_made_of_it(curate, tmp_path):
     (code, _, err), common = _build_mine(curate, tmp_path)
     assert code == 0, err

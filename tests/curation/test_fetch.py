@@ -233,6 +233,20 @@ def test_addresses_with_a_password_are_refused(tmp_path: Path) -> None:
         Transport().fetch("https://me:secret@example.org/x", tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[x/y", "http://a:99999/y", f"http://{'a' * 300}/y", "ftp://a/y"]
+)
+def test_address_that_is_none_says_so(url: str, tmp_path: Path) -> None:
+    with pytest.raises(TransferFailed, match="mend the address in the card"):
+        Transport().fetch(url, tmp_path / "x")
+
+
+def test_redirect_from_https_to_http_is_refused() -> None:
+    with pytest.raises(TransferFailed, match="a redirect from https to http://b/y is refused"):
+        Transport()._redirected("https://a/x", "http://b/y")
+    assert Transport()._redirected("https://a/x", "/y") == "https://a/y"
+
+
 PROGRAM = """
 import sys
 from pathlib import Path

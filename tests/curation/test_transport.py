@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from curation.errors import FoleyproofError, RemoteRefuses, TransferFailed
+from curation.errors import FoleyproofError, NotWritable, RemoteRefuses, TransferFailed
 from curation.tables import render
 from curation.transport import Transport
 
@@ -88,6 +88,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         if status == 206:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        if status == 416 and length is None:
+            self.send_header("Content-Range", f"bytes */{len(content)}")
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         if tag:
@@ -223,6 +225,12 @@ SERVERS = [
     Case(server="redirects to nowhere", steps=(status(302),), outcome="a redirect to nowhere"),
     Case(server="redirects to a file of this machine", steps=(status(302, Location="file:///etc/passwd"),),
          outcome="expected http(s)://host/path"),
+    Case(server="redirects to an address that is none", steps=(status(302, Location="http://[x"),),
+         outcome="expected http(s)://host/path"),
+    Case(server="redirects to a port that is none", steps=(status(302, Location="http://127.0.0.1:99999/x"),),
+         outcome="expected http(s)://host/path"),
+    Case(server="503 with a Retry-After that is none", steps=(status(503, Retry_After="\u00b2"), whole()),
+         outcome="the file", requests=2),
     Case(server="redirects to another scheme", steps=(status(302, Location="ftp://example.org/x"),),
          outcome="expected http(s)://host/path"),
 ]  # fmt: skip
@@ -270,6 +278,29 @@ def test_server_gets_what_the_table_says(case: Case, serve: Any, tmp_path: Path)
         assert len(server.requests) == case.requests
     if case.sent is not None:
         assert server.sent == case.sent
+
+
+def test_file_that_was_whole_but_not_yet_named_is_not_fetched_again(serve: Any, tmp_path: Path) -> None:
+    """Killed between the last byte and the rename."""
+    server, target = serve(whole()), tmp_path / "file.csv"
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        transport()[0].fetch(server.url, target, check=killed)
+    assert not target.exists()
+    digest, size = transport()[0].fetch(server.url, target)
+    assert (digest, size) == (hashlib.sha256(FILE).hexdigest(), len(FILE))
+    assert target.read_bytes() == FILE
+    assert server.sent == len(FILE)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.csv"]
+
+
+def test_place_where_no_folder_can_be_made_is_said(serve: Any, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("in the way")
+    with pytest.raises(NotWritable, match="expected a place that can be read and written"):
+        transport()[0].fetch(serve(whole()).url, tmp_path / "a file" / "x")
 
 
 def test_readme_holds_the_table() -> None:

@@ -114,9 +114,11 @@ def _define_case_twins(db: "duckdb.DuckDBPyConnection") -> None:
     db.execute(
         f"""create temp table case_twins as
         with folded as (
-            select lower(source_id) as folded from {everything}
-            where hash(lower(source_id)) in (select hash from suspects)
-            group by 1 having min(source_id) <> max(source_id)
+            select lower(source_id) as folded from (
+                select source_id, dataset in (select place from changed) as suspect from spelled
+                where hash(lower(source_id)) in (select hash from suspects)
+                union all select source_id, true from ({listed}))
+            group by 1 having min(source_id) <> max(source_id) and bool_or(suspect)
         ),
         places as (
             select lower(source_id) as folded, source_id, dataset as place from spelled

@@ -218,6 +218,23 @@ def test_copy_is_known_by_the_files_its_clips_come_from(corpus):
     db.close()
 
 
+def test_twins_that_only_known_copies_have_are_two_videos(make_tiny, monkeypatch):
+    """Ids as published may differ by case alone; a copy nobody knows beside them changes nothing."""
+    trusted = ["one", "two"]
+    monkeypatch.setattr(
+        "curation.catalog.twins._is_known_copy", lambda db, card, manifests: card.dataset in trusted
+    )
+    clips = {
+        "one": [_youtube_clip(0, "4PjEi5fFD6A"), _youtube_clip(1, "FhaYvI1yrUM")],
+        "two": [_youtube_clip(0, "4pjEi5fFD6A")],
+        "mine": [_youtube_clip(0, "fhaYvI1yrUM")],
+    }
+    tiny = make_tiny(clips)
+    twins = find_twins(tiny.manifests, tiny.cards)
+    assert twins.first == [("case_twin", "mine", "fhaYvI1yrUM", "FhaYvI1yrUM")]
+    assert twins.counts == {"case_twin": 1}
+
+
 def test_every_cut_off_id_is_found_however_many_there_are(make_tiny):
     whole = [f"{n:010d}A" for n in range(1500)]
     clips = {

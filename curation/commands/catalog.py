@@ -1,0 +1,177 @@
+"""Commands on what there is: the offline corpus, the cards, metadata files and manifests."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from curation import options
+from curation.console import finish
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def corpus(folder: Path, as_json: bool) -> None:
+    """Write the small offline corpus into FOLDER: every dataset in miniature, overlaps planted.
+
+    \b
+    Example: curate corpus demo/metadata
+    """
+    from curation.corpus.synthetic import write_corpus
+
+    planted = write_corpus(folder)
+    finish(
+        {"command": "corpus", "folder": str(folder), "files": planted.num_files},
+        as_json,
+        text="",
+        summary=f"{planted.num_files} metadata files of {planted.num_datasets} datasets in {folder}",
+        next_steps=(f"curate fetch --from {shlex.quote(str(folder))}",),
+    )
+
+
+@click.command()
+@options.shared
+def datasets(manifests: Path, cards: tuple[Path, ...], as_json: bool) -> None:
+    """List the dataset cards and the named lists, with licences, digests and what is built.
+
+    \b
+    Example: curate datasets
+    """
+    from curation.catalog.cards import load_cards
+    from curation.catalog.catalog_text import datasets_text
+    from curation.catalog.overview import overview
+
+    document = overview(load_cards(manifests, *cards), manifests)
+    known = len(document["datasets"])
+    built = sum(d["state"].startswith("built") for d in document["datasets"])
+    finish(
+        {"command": "datasets", **document},
+        as_json,
+        text=datasets_text(document),
+        summary=f"{known} datasets: {built} built, {known - built} not; {len(document['lists'])} lists",
+        next_steps=("curate overlaps" if built else "curate fetch --from DIR",),
+    )
+
+
+@click.command()
+@click.argument("names", metavar="[DATASET]...", nargs=-1)
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Take files from DIR/<dataset>/<path in the card>, with or without .gz.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched, and how large it is.")
+@click.option("--yes", is_flag=True, help="Fetch without asking.")
+@click.option("--offline", is_flag=True, help="Do not touch the network; say what is at hand.")
+@options.shared
+def fetch(
+    names: tuple[str, ...],
+    source: Path | None,
+    dry_run: bool,
+    yes: bool,
+    offline: bool,
+    manifests: Path,
+    cards: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Bring metadata files into the manifests folder; run again to continue.
+
+    \b
+    Example: curate fetch --from demo/metadata
+    """
+    from dataclasses import asdict
+
+    from curation.catalog.cards import find_cards, load_cards
+    from curation.catalog.catalog_text import fetched_text, plan_summary, plan_text
+    from curation.catalog.fetch import FROM_STATES, NETWORK_STATES, UNRECOGNISED, fetch_from, plan
+    from curation.catalog.fetch import fetch as fetch_from_network
+    from curation.console import agreed, can_agree
+    from curation.files import locked
+    from curation.progress import Progress
+    from curation.tables import number
+    from curation.transport import Transport
+
+    chosen = find_cards(load_cards(manifests, *cards), names)
+    if source is not None:
+        with locked(manifests), Progress("fetch") as progress:
+            results = fetch_from(source, chosen, manifests, progress=progress.item)
+    else:
+        transport = Transport.for_users()
+        if not (dry_run or offline):
+            can_agree(yes=yes)
+        with Progress("fetch") as progress:
+            planned = plan(chosen, manifests, None if offline else transport, progress=progress.item)
+        wanted = [entry for entry in planned if entry.state == "to fetch"]
+        if dry_run or offline or not wanted:
+            finish(
+                {"command": "fetch", "plan": [asdict(entry) for entry in planned]},
+                as_json,
+                text=plan_text(planned),
+                summary=plan_summary(planned),
+                next_steps=("curate fetch --yes" if wanted else "curate build",),
+            )
+        agreed(plan_text(planned), plan_summary(planned), yes=yes)
+        with locked(manifests), Progress("fetch") as progress:
+            results = fetch_from_network(chosen, manifests, transport, progress=progress.bytes)
+    states = FROM_STATES if source else NETWORK_STATES
+    count = {state: sum(r.state == state for r in results) for state in states}
+    unknown = sum(r.copy == UNRECOGNISED for r in results)
+    parts = [f"{count[state]} {state}" for state in states]
+    parts[0] += f" ({unknown} unrecognised copies)"
+    finish(
+        {"command": "fetch", "files": [asdict(r) for r in results], "counts": count},
+        as_json,
+        text=fetched_text(results, source, manifests),
+        summary=f"{number(len(results), 'file')} = {' + '.join(parts)}",
+        next_steps=("curate build" if count["fetched"] or not source else "curate fetch --from DIR",),
+        code=15 if any(r.refused for r in results) else 1 if count["failed"] else 0,
+    )
+
+
+@click.command()
+@click.argument("names", metavar="[DATASET]...", nargs=-1)
+@options.shared
+def build(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_json: bool) -> None:
+    """Make a manifest of every dataset whose metadata is at hand; run again to continue.
+
+    \b
+    Example: curate build
+    """
+    from curation.catalog.build import build as build_manifests
+    from curation.catalog.cards import find_cards, load_cards
+    from curation.catalog.catalog_text import built_text
+    from curation.catalog.store import refresh_views
+    from curation.catalog.twins import find_twins
+    from curation.files import locked
+    from curation.progress import Progress
+    from curation.verdict import Tally
+
+    known = load_cards(manifests, *cards)
+    chosen = find_cards(known, names)
+    with locked(manifests), Progress("build") as progress:
+        results = build_manifests(chosen, manifests, progress=progress.query)
+        progress.item("doubtful ids")
+        twins = find_twins(manifests, known)
+        faults = refresh_views(manifests)
+    made = [r for r in results if r.state in ("built", "up to date")]
+    total = Tally()
+    for result in made:
+        total.add(result.tally)
+    failed = sum(r.state == "failed" for r in results)
+    missing = sum(r.state == "missing" for r in results)
+    finish(
+        {
+            "command": "build",
+            "datasets": [r.as_json() for r in results],
+            "doubtful_ids": twins.counts,
+        },
+        as_json,
+        text=built_text(results, twins, faults),
+        summary=f"{len(results)} datasets = {len(made)} built + {missing} without files + "
+        f"{failed} failed; {total.sentence()}",
+        next_steps=("curate overlaps" if made else "curate fetch --from DIR",),
+        code=1 if failed or (names and missing) else 0,
+    )

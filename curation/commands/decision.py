@@ -1,0 +1,176 @@
+"""Commands on what may stay: clean manifests, why, and whether they are unchanged."""
+
+from pathlib import Path
+
+import click
+
+from curation import options
+from curation.console import finish
+
+
+@click.command()
+@options.tests
+@options.train
+@click.option(
+    "--policy",
+    type=click.Choice(("prefer-test", "prefer-train", "drop-both", "report")),
+    default="prefer-test",
+    show_default=True,
+    help="Which side of an overlap is dropped.",
+)
+@options.match
+@options.margin
+@click.option("--use-published", is_flag=True, help="Also drop what published lists exclude.")
+@click.option("--name", default="default", show_default=True, help="The manifest is clean/NAME.")
+@click.option("--replace", is_flag=True, help="Make NAME anew though its options were others.")
+@options.shared
+def clean(
+    tests: tuple[str, ...],
+    train: tuple[str, ...] | None,
+    policy: str,
+    match: str,
+    margin_s: float,
+    use_published: bool,
+    name: str,
+    replace: bool,
+    manifests: Path,
+    cards: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Write what may be trained on: kept rows, excluded rows with reasons, and a certificate.
+
+    \b
+    Example: curate clean --test vggsound,audiocaps,clotho --name paper
+    """
+    from curation.catalog.cards import load_cards
+    from curation.catalog.record import stale_notes
+    from curation.catalog.store import built_datasets, refresh_views
+    from curation.decision.clean import clean as make_clean
+    from curation.decision.decision_text import clean_text
+    from curation.decision.policy import CleanConfig, Policy
+    from curation.files import locked
+    from curation.matching.comparison import compare
+    from curation.progress import Progress
+
+    config = CleanConfig(
+        tests=tests,
+        train=train,
+        policy=Policy(policy),
+        match=match,
+        margin_s=margin_s,
+        use_published=use_published,
+    )
+    known = load_cards(manifests, *cards)
+    compare(tests, train=train, manifests=manifests, cards=known)  # nothing is made for a wrong name
+    with locked(manifests), Progress("clean") as progress:
+        cleaned = make_clean(
+            config,
+            name=name,
+            manifests=manifests,
+            cards=known,
+            replace=replace,
+            progress=progress.query,
+        )
+        refresh_views(manifests)
+    finish(
+        {"command": "clean", "folder": str(cleaned.folder), "certificate": cleaned.document},
+        as_json,
+        text="\n".join([*stale_notes(manifests, built_datasets(manifests)), clean_text(cleaned)]),
+        summary=f"clean/{name}: {cleaned.tally.sentence()}; {cleaned.held_out:,} held out, "
+        f"{cleaned.not_chosen:,} not chosen",
+        next_steps=("curate verify", "curate blame CLIP"),
+    )
+
+
+# An id may begin with `-`, and with `-h`.
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("clip", required=False, type=click.UNPROCESSED)
+@click.option("--test-item", metavar="CLIP", help="Ask from the other side: what overlaps this item.")
+@click.option("--name", metavar="NAME", help="The clean manifest to ask; without it the newest.")
+@click.option(
+    "--test",
+    "tests",
+    type=options.CommaList(),
+    metavar="NAMES",
+    help="Hold it against these test sets instead of asking a clean manifest.",
+)
+@options.shared
+def blame(
+    clip: str | None,
+    test_item: str | None,
+    name: str | None,
+    tests: tuple[str, ...] | None,
+    manifests: Path,
+    cards: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Say why CLIP was kept or dropped, by which evidence; CLIP in any written form, also a URL.
+
+    \b
+    Example: curate blame 4PjEi5fFD6A
+    """
+    from dataclasses import asdict
+
+    from curation.catalog.cards import load_cards
+    from curation.decision.blame import blame as ask
+    from curation.decision.decision_text import blame_text
+    from curation.tables import number
+
+    if (clip is None) == (test_item is None):
+        raise click.UsageError("expected one CLIP, or --test-item CLIP")
+    if name and tests:
+        raise click.UsageError("--name asks a clean manifest, --test asks none: expected one of them")
+    answer = ask(
+        str(test_item if clip is None else clip),
+        manifests=manifests,
+        cards=load_cards(manifests, *cards),
+        name=name,
+        tests=tests or (),
+        as_test_item=clip is None,
+    )
+    verdicts = [finding.verdict for finding in answer.findings]
+    counted = " + ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+    finish(
+        {"command": "blame", **asdict(answer)},
+        as_json,
+        text=blame_text(answer),
+        summary=f"{number(len(verdicts), 'row')} = {counted}",
+        next_steps=("curate overlaps" if answer.manifest else "curate clean --name NAME",),
+    )
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@options.shared
+def verify(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_json: bool) -> None:
+    """Check built and clean manifests again: bytes, sums, certificates, no overlap in what is kept.
+
+    \b
+    Example: curate verify paper
+    """
+    from curation.catalog.cards import load_cards
+    from curation.decision.verify import verify as check_again
+    from curation.progress import Progress
+    from curation.tables import render
+
+    with Progress("verify") as progress:
+        known = load_cards(manifests, *cards)
+        checks = list(check_again(manifests, known, names=names, progress=progress.item))
+    errors = [check.error for check in checks if check.error]
+    cleaned = any(check.what.startswith("clean/") for check in checks)
+    done = "train on clean/NAME" if cleaned else "curate clean --name NAME"
+    rows = [[check.what, check.state] for check in checks]
+    finish(
+        {
+            "command": "verify",
+            "checks": [
+                {"what": c.what, "ok": c.error is None, "error": str(c.error) if c.error else None}
+                for c in checks
+            ],
+        },
+        as_json,
+        text="\n".join([render(["manifest", "state"], rows), *map(str, errors)]),
+        summary=f"{len(checks)} manifests = {len(checks) - len(errors)} as recorded + {len(errors)} not",
+        next_steps=("curate build", "curate clean") if errors else (done,),
+        code=13 if any(e.exit_code == 13 for e in errors) else 1 if errors else 0,
+    )

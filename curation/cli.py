@@ -1,6 +1,7 @@
 """The `curate` command: a group of the commands in `commands/`."""
 
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 import click
@@ -24,11 +25,20 @@ def curate() -> None:
 
 
 for command in (
-    *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build),
+    *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build, catalog.card),
     matching.overlaps,
     *(decision.clean, decision.blame, decision.verify),
 ):
     curate.add_command(command)
+
+
+def commands(group: click.Group = curate, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command with the words that call it: "overlaps", "card new"."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
 
 
 def main() -> NoReturn:

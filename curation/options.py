@@ -92,3 +92,6 @@ margin = click.option(
     metavar="SECONDS",
     help="Count intervals that lie closer than this as shared time.",
 )
+replace = click.option(
+    "--replace", is_flag=True, help="Make it anew though there is another of its name."
+)

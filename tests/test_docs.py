@@ -24,7 +24,7 @@ def _console_lines(text: str) -> list[str]:
 
 def test_every_command_has_help_and_is_in_a_readme() -> None:
     texts = "\n".join(path.read_text(encoding="utf-8") for path in READMES)
-    for name, command in cli.curate.commands.items():
+    for name, command in cli.commands():
         assert f"curate {name}" in texts, f"no README mentions curate {name}"
         assert command.help, name
         assert command.help.split("\n")[0].endswith("."), f"{name}: first line is no sentence"

@@ -19,7 +19,7 @@ from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
 from curation.catalog.identity import sql_macros
 from curation.catalog.lists import LIST_DIGEST
-from curation.catalog.record import RECORD, former_record, write_record
+from curation.catalog.record import RECORD, dataset_folder, former_record, write_record
 from curation.catalog.store import lock, one_thread, refuse_patterns, work_connection
 from curation.errors import BadCard, FoleyproofError
 from curation.files import replacing, sha256_file, staged
@@ -99,7 +99,7 @@ def build(
 
 
 def _raw_bytes(card: Card, manifests: Path) -> int:
-    paths = [manifests / card.dataset / "raw" / file.path for file in card.files]
+    paths = [dataset_folder(manifests, card.dataset) / "raw" / file.path for file in card.files]
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
@@ -126,7 +126,7 @@ def _build_one(
 ) -> Built:
     import duckdb
 
-    folder = manifests / card.dataset
+    folder = dataset_folder(manifests, card.dataset)
     if not card.shipped and is_shipped(folder):
         raise BadCard(
             f"{card.folder}: its copy would take the place of the card that ships in {folder}, expected "

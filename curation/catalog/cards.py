@@ -14,13 +14,16 @@ from typing import Any, TypeVar
 
 from curation.catalog.entries import make, named_tables, tables
 from curation.catalog.identity import ID_SYNTAX
+from curation.catalog.record import OWN_LISTS
 from curation.errors import BadCard, UsageProblem
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of datasets and files: safe as SQL identifier and path
+# a list of one's own, given to --test or --train as a file: a dataset of the file's name
+OWN_LIST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,80}\.(csv|tsv|txt|parquet)", flags=re.IGNORECASE)
 # names of our own views, files and folders beside the datasets
 RESERVED = (
     "clips", "problems", "evidence", "overlaps", "twins", "clean", "fingerprints", "duplicates",
-    "manifests",
+    "manifests", OWN_LISTS,
 )  # fmt: skip
 _Entry = TypeVar("_Entry")
 CARD_FILES = ("card.toml", "clips.sql")
@@ -29,6 +32,7 @@ SPLIT_ROLES = ("train", "validation", "test")
 RULES = ("known_reupload", "published_list")
 PARTNERS = ("same_id", "unknown")
 MODALITIES = ("audio-video", "audio")
+FORMATS = ("csv", "json", "parquet")
 _JSON_TYPE = re.compile(r"[a-z][a-z0-9_ ,()\[\]]*")  # a DuckDB type, and nothing that ends a statement
 
 
@@ -40,10 +44,11 @@ class RawFile:
     table: str  # its name in the card's SQL; files with one table are read one after another
     path: str  # below raw/, and below <dataset>/ in a folder given to `fetch --from`
     url: str
-    format: str = "csv"  # "csv" or "json"
-    columns: tuple[str, ...] | dict[str, str] = ()  # csv: names in order; json: name to DuckDB type
+    format: str = "csv"  # one of FORMATS
+    columns: tuple[str, ...] | dict[str, str] = ()  # names (csv: in order); json: name to DuckDB type
     header: bool = True  # csv: whether the first line names the columns
     delimiter: str = ","
+    ragged: bool = False  # csv: each line is a row, whatever it holds; its number is that of the line
     by_hand: bool = False  # the address is a page on which people find it
     optional: bool = False  # without it the dataset is still built, and says what is missing
     sha256: dict[str, str] = field(default_factory=dict)  # name of a known copy → digest
@@ -154,7 +159,7 @@ def card_folders(*roots: Path) -> dict[str, Path]:
     """Every card folder by dataset name: of the last root that has one, else ours."""
     folders = {}
     for root in (_shipped(), *roots):
-        for path in sorted(root.glob("*/card.toml")):
+        for path in sorted([*root.glob("*/card.toml"), *root.glob(f"{OWN_LISTS}/*/card.toml")]):
             folders[path.parent.name] = path.parent
         if (root / "card.toml").is_file():
             folders[root.resolve().name] = root
@@ -178,7 +183,8 @@ def find_cards(cards: dict[str, Card], datasets: tuple[str, ...]) -> list[Card]:
                 f"unknown dataset {name!r}, expected one of: {', '.join(cards)} — see: curate datasets, "
                 "or give the folder of its card with --cards"
             )
-    return [cards[name] for name in datasets] if datasets else list(cards.values())
+    own = {name for name in cards if OWN_LIST.fullmatch(name)}  # made when they are compared
+    return [cards[name] for name in datasets or cards if datasets or name not in own]
 
 
 def load_card(folder: Path) -> Card:
@@ -240,7 +246,7 @@ def _check(card: Card, path: Path) -> None:
     def fail(what: str, expected: str) -> None:
         raise BadCard(f"{path}: {what}, expected {expected} — see manifests/README.md")
 
-    if not NAME.fullmatch(card.dataset):
+    if not NAME.fullmatch(card.dataset) and not OWN_LIST.fullmatch(card.dataset):
         fail(f"the folder is named {card.dataset!r}", "lower case letters, digits and _")
     if card.dataset in RESERVED:
         fail(f"the folder is named {card.dataset!r}", "a name that is none of ours")
@@ -249,10 +255,10 @@ def _check(card: Card, path: Path) -> None:
             fail(f"file name {file.name!r}", "lower case letters, digits and _")
         if not _stays_inside(file.path):
             fail(f"path {file.path!r} of {file.name}", "a path below raw/")
-        if file.format not in ("csv", "json"):
-            fail(f"format {file.format!r} of {file.name}", "csv or json")
+        if file.format not in FORMATS:
+            fail(f"format {file.format!r} of {file.name}", f"one of {', '.join(FORMATS)}")
         if isinstance(file.columns, dict) != (file.format == "json"):
-            fail(f"columns of {file.name}", "a list of names for csv, names with types for json")
+            fail(f"columns of {file.name}", "names with types for json, a list of names else")
         if not file.columns or len({name.lower() for name in file.columns}) < len(file.columns):
             fail(f"columns of {file.name}", "one or more, each once")
         if isinstance(file.columns, dict):

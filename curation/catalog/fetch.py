@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from curation.catalog.cards import Card, RawFile
 from curation.catalog.rawfiles import refuse_pages
-from curation.catalog.record import FETCHED, fetched_record
+from curation.catalog.record import FETCHED, dataset_folder, fetched_record
 from curation.errors import BadMetadata, FoleyproofError, RemoteRefuses, UsageProblem
 from curation.files import replacing, sha256_file, write_json
 from curation.transport import Transport
@@ -71,7 +70,7 @@ def plan(
         progress(f"{card.dataset}/{file.path}", done, len(wanted))
         entry = partial(Planned, dataset=card.dataset, path=file.path, url=file.url,
                         licence=card.metadata_licence)  # fmt: skip
-        if (manifests / card.dataset / "raw" / file.path).is_file():
+        if (dataset_folder(manifests, card.dataset) / "raw" / file.path).is_file():
             planned.append(entry(state="at hand"))
         elif file.by_hand:
             planned.append(entry(state="by hand"))
@@ -112,7 +111,7 @@ def _download(
     progress: Callable[[str, int, int | None], None],
 ) -> Fetched:
     result = partial(Fetched, dataset=card.dataset, path=file.path, optional=file.optional)
-    target = manifests / card.dataset / "raw" / file.path
+    target = dataset_folder(manifests, card.dataset) / "raw" / file.path
     if target.is_file():
         return result(state="at hand", bytes=target.stat().st_size)
     if file.by_hand:
@@ -167,24 +166,24 @@ def _fetch_one(folder: Path, card: Card, file: RawFile, manifests: Path) -> Fetc
     result = partial(Fetched, dataset=card.dataset, path=file.path, optional=file.optional)
     if not plain.is_file() and not packed.is_file():
         return result(state="absent")
-    target = manifests / card.dataset / "raw" / file.path
+    target = dataset_folder(manifests, card.dataset) / "raw" / file.path
     source = plain if plain.is_file() else packed
     try:
-        with replacing(target) as temporary, temporary.open("wb") as out:
-            digest, size = _copy(source, out)
+        digest, size = copy_raw(source, target)
     except BadMetadata as error:
         return result(state="failed", detail=str(error))
     return result(state="fetched", copy=known_copy(file, digest), bytes=size, sha256=digest)
 
 
-def _copy(source: Path, out: IO[bytes]) -> tuple[str, int]:
-    """Copy (and unpack) `source`; sha256 and size of what was written."""
+def copy_raw(source: Path, target: Path) -> tuple[str, int]:
+    """Copy (and unpack) `source` to `target`; sha256 and size of what was written."""
     sha256, size = hashlib.sha256(), 0
-    for chunk in _chunks(source):
-        sha256.update(chunk)
-        size += out.write(chunk)
-    if size == 0:
-        raise BadMetadata(f"{source}: is empty, expected metadata — get the file again")
+    with replacing(target) as temporary, temporary.open("wb") as out:
+        for chunk in _chunks(source):
+            sha256.update(chunk)
+            size += out.write(chunk)
+        if size == 0:
+            raise BadMetadata(f"{source}: is empty, expected metadata — get the file again")
     return sha256.hexdigest(), size
 
 
@@ -210,7 +209,7 @@ def known_copy(file: RawFile, digest: str) -> str:
 
 def _record(card: Card, manifests: Path, results: list[Fetched]) -> None:
     """Note digest, size and modification time of each file, so that build need not hash again."""
-    raw = manifests / card.dataset / "raw"
+    raw = dataset_folder(manifests, card.dataset) / "raw"
     record = fetched_record(raw)
     for result in results:
         if result.state == "fetched":
@@ -225,7 +224,7 @@ def raw_digests(card: Card, manifests: Path) -> dict[str, dict[str, str]]:
 
     The record of fetch is believed while size and modification time are unchanged.
     """
-    raw = manifests / card.dataset / "raw"
+    raw = dataset_folder(manifests, card.dataset) / "raw"
     record = fetched_record(raw)
     digests = {}
     for file in card.files:

@@ -50,15 +50,15 @@ YOUTUBE_CLIP = (
     rf"(?:{_BLANK}[_,;\t ]{_BLANK}({_NUMBER})(?:_{_NUMBER}_{_NUMBER})?)?)?{_SUFFIX}$"
 )
 FREESOUND_ID = rf"^(?:.*/)?0*([1-9][0-9]{{0,8}})(?:\.0+)?(?:__.*)?{_SUFFIX}$"
-_YOUTUBE_URL = re.compile(
+_YOUTUBE_URL = (
     rf"^(?:https?://)?(?:[a-z-]+\.)*(?:youtube(?:-nocookie)?\.com|youtu\.be)/"
     rf"(?:watch\?(?:.*&)?v=|embed/|shorts/|live/|v/)?({_YOUTUBE_ID})(?:[?&#](.*))?$"
 )
-_SOURCE_ID = re.compile(r"^(youtube|freesound):(?!//)(.+)$", flags=re.DOTALL)
-_URL_START = re.compile(r"(?:^|&)(?:t|start)=([0-9]{1,12})s?(?:&|$)")
-_FREESOUND_URL = re.compile(
+_URL_START = r"(?:^|&)(?:t|start)=([0-9]{1,12})s?(?:&|$)"
+_FREESOUND_URL = (
     r"^(?:https?://)?(?:www\.)?freesound\.org/(?:people/[^/]+/sounds|s)/0*([1-9][0-9]{0,8})/?$"
 )
+_SOURCE_ID = re.compile(r"^(youtube|freesound):(?!//)(.+)$", flags=re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +77,10 @@ def parse(text: str) -> Identity | None:
     if named := _SOURCE_ID.match(text):
         found = parse(named[2])
         return found if found and found.source == named[1] else None
-    if url := _YOUTUBE_URL.match(text):
-        start = _URL_START.search(url[2] or "")
+    if url := re.match(_YOUTUBE_URL, text):
+        start = re.search(_URL_START, url[2] or "")
         return Identity(source="youtube", source_id=url[1], start_s=float(start[1]) if start else None)
-    if url := _FREESOUND_URL.match(text):
+    if url := re.match(_FREESOUND_URL, text):
         return Identity(source="freesound", source_id=url[1])
     if clip := re.match(YOUTUBE_CLIP, text):
         start_s, end_s = _interval(*clip.groups()[1:])
@@ -122,6 +122,7 @@ def sql_macros() -> list[str]:
 
     youtube_clip(text)  struct(source, source_id, start_s, end_s), null where the text is none
     freesound_id(text)  canonical Freesound id, null where the text is none
+    recording(text)     struct(source, source_id, start_s, end_s) of any written form, as by `parse`
     seconds(text)       double, null where empty, NaN where it is no number (a row with NaN fails)
     six_digits(text)    seconds as VGGSound's file names write them: 30.0 is 000030, 30.5 stays
     id_fault(source, source_id)  true where the id breaks the syntax of its source
@@ -142,6 +143,30 @@ def sql_macros() -> list[str]:
         "create temp macro youtube_clip(text) as clip_of(youtube_parts(text))",
         f"""create temp macro freesound_id(text) as
             nullif(regexp_extract(trim(text), '{FREESOUND_ID}', 1), '')""",
+        # the written form without a link around it, or its source in front
+        f"""create temp macro unlinked(text) as case
+            when not contains(text, '/') then text
+            when regexp_matches(text, '{_YOUTUBE_URL}')
+                then regexp_extract(text, '{_YOUTUBE_URL}', 1) || coalesce(',' || nullif(regexp_extract(
+                    regexp_extract(text, '{_YOUTUBE_URL}', 2), '{_URL_START}', 1), ''), '')
+            when regexp_matches(text, '{_FREESOUND_URL}')
+                then regexp_extract(text, '{_FREESOUND_URL}', 1)
+            else text end""",
+        """create temp macro names_source(text, name) as
+            starts_with(text, name || ':') and not starts_with(text, name || '://')""",
+        """create temp macro bare(text) as unlinked(case
+            when names_source(text, 'youtube') then trim(substr(text, 9))
+            when names_source(text, 'freesound') then trim(substr(text, 11)) else text end)""",
+        """create temp macro sound_of(id) as case when id <> '' then {'source': 'freesound',
+            'source_id': id, 'start_s': null::double, 'end_s': null::double} end""",
+        """create temp macro bare_unless(text, other) as
+            case when not names_source(text, other) then bare(text) end""",
+        # A lambda names a value once; without it every part of it is planned, and read, many times. Its
+        # name must not be that of a column.
+        """create temp macro recording(text) as list_transform([trim(text)], lambda text_: coalesce(
+            list_transform([youtube_parts(bare_unless(text_, 'freesound'))],
+                           lambda parts_: clip_of(parts_))[1],
+            sound_of(freesound_id(bare_unless(text_, 'youtube')))))[1]""",
         """create temp macro seconds(text) as
             case when trim(text) <> '' then coalesce(try_cast(trim(text) as double), 'nan') end""",
         """create temp macro six_digits(text) as

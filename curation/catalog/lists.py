@@ -1,11 +1,13 @@
 """Named lists: what a name given to --test or --train stands for, and the digest that pins it."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.catalog.cards import Card
+from curation.catalog.cards import OWN_LIST, Card
+from curation.catalog.record import dataset_folder
 from curation.errors import UsageProblem
 
 # sha256 over the lines `source:source_id@start_ms\n` (nothing after the id where the start is
@@ -23,14 +25,14 @@ class Selection:
     key: str  # as the user wrote it: "vggsound", "vggsound@mmaudio", "audioset/eval"
     dataset: str
     splits: tuple[str, ...] = ()  # rows of these splits, or …
-    list_name: str | None = None  # … of this list, full name
+    list_name: str | None = None  # … of this list, full name; of a list of one's own only its name
     known_digest: str | None = None  # of the registry, for lists that have one
     title: str = ""
 
     @property
     def lists(self) -> tuple[str, ...]:
         """The list as a sequence, empty for a selection by splits."""
-        return (self.list_name,) if self.list_name else ()
+        return (self.list_name,) if self.list_name and not self.splits else ()
 
     def where(self) -> str:
         """The SQL condition that selects these rows of the dataset's clips."""
@@ -53,6 +55,8 @@ def heldout_selection(key: str, cards: dict[str, Card]) -> Selection:
     Raises:
         UsageProblem: no dataset, list or split of that name; the known ones are listed.
     """
+    if is_own_list(key):
+        return _own(key, cards, role="test")
     dataset, mark, name = _parts(key)
     card = _card(dataset, cards, key)
     if not name:
@@ -71,6 +75,8 @@ def heldout_selection(key: str, cards: dict[str, Card]) -> Selection:
 
 def train_selection(key: str, cards: dict[str, Card]) -> Selection:
     """What a name given to --train means: a dataset's train splits, a split, or a named list."""
+    if is_own_list(key):
+        return _own(key, cards, role="train")
     dataset, mark, name = _parts(key)
     card = _card(dataset, cards, key)
     if not name:
@@ -78,6 +84,24 @@ def train_selection(key: str, cards: dict[str, Card]) -> Selection:
             raise UsageProblem(f"{key!r} has no train split, expected one of: {_choices(card)}")
         return Selection(key=key, dataset=dataset, splits=card.train_splits, title=card.title)
     return _named(key, card, mark, name)
+
+
+def is_own_list(key: str) -> bool:
+    """Whether a name given to --test or --train is that of a file."""
+    return OWN_LIST.fullmatch(Path(key).name) is not None
+
+
+def list_names(keys: Iterable[str]) -> tuple[str, ...]:
+    """The names without the folders of lists of one's own: no path shall be in what is written."""
+    return tuple(Path(key).name if is_own_list(key) else key for key in keys)
+
+
+def _own(key: str, cards: dict[str, Card], *, role: str) -> Selection:
+    """A list of one's own: its rows of the splits that have the role, all where none has it."""
+    name = Path(key).name
+    card = _card(name, cards, key)
+    splits = tuple(s for s, split in card.splits.items() if split.role == role) or tuple(card.splits)
+    return Selection(key=key, dataset=name, splits=splits, list_name=name, title=card.title)
 
 
 def _parts(key: str) -> tuple[str, str, str]:
@@ -145,4 +169,4 @@ def registry(cards: dict[str, Card], record: dict[str, dict[str, Any]]) -> list[
 
 def built_path(manifests: Path, dataset: str) -> Path:
     """Where the clips of a dataset lie."""
-    return manifests / dataset / "clips.parquet"
+    return dataset_folder(manifests, dataset) / "clips.parquet"

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curation.catalog.cards import Card
+from curation.catalog.cards import Card, find_cards
 from curation.catalog.lists import registry
 from curation.catalog.record import fetched_since_build, former_record
 
@@ -13,6 +13,7 @@ _FORMATS = {True: "format unverified", False: "verified"}
 
 def overview(cards: dict[str, Card], manifests: Path) -> dict[str, Any]:
     """The document of `curate datasets --json`."""
+    cards = {card.dataset: card for card in find_cards(cards, ())}
     records = {name: former_record(manifests, name) for name in cards}
     return {
         "datasets": [_dataset(card, records[name], manifests) for name, card in cards.items()],

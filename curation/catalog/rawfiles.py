@@ -7,14 +7,16 @@ card names, as text, plus `file` and `row` (counted from 1, without comments and
 """
 
 import codecs
+import csv
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from curation.catalog.cards import RawFile
 from curation.catalog.store import card_sql, sql_name, sql_text
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _HEAD_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 24
+_CHUNK_ROWS = 1 << 17
 _DELIMITERS = (",", ", ", "\t", ";", "|")
 # A comment begins with #, but not the errors a spreadsheet writes for ids that begin with - or =.
 _COMMENT = re.compile(r'"?#(?!NAME\?|REF!|VALUE!|N/A|NUM!|DIV/0!|NULL!)')
@@ -60,6 +63,11 @@ def load(db: "duckdb.DuckDBPyConnection", file: RawFile, raw: Path) -> int:
         db.execute(f"create temp table if not exists {sql_name(file.table)} as {_nothing(file)}")
     if not path.is_file():
         return 0
+    if file.format == "parquet":
+        return _insert(db, file, path, _parquet(path, file))
+    if file.ragged:
+        refuse_pages(path, file)
+        return _insert_lines(db, file, path)
     with _utf8(path) as readable:
         refuse_pages(readable, file)
         select = _json(readable, file) if file.format == "json" else _csv(readable, file)
@@ -101,7 +109,7 @@ def _insert(db: "duckdb.DuckDBPyConnection", file: RawFile, path: Path, select: 
             f"{path}: a link that leaves the folder of its dataset, expected a file — copy it there, "
             "best with: curate fetch --from DIR"
         ) from error
-    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+    except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.BinderException) as error:
         raise BadMetadata(
             f"{path}: {_fault(str(error))}; expected {_expected(file)} — the file may be cut off or "
             "damaged, get it again"
@@ -219,6 +227,64 @@ def refuse_pages(path: Path, file: RawFile) -> None:
             f"{path}: line 1: a web page, expected {_expected(file)} — "
             "the download answered with an error page, get the file again"
         )
+
+
+def _parquet(path: Path, file: RawFile) -> str:
+    columns = ", ".join(f"{sql_name(name)}::varchar as {sql_name(name)}" for name in file.columns)
+    return f"select {columns} from read_parquet({sql_text(path)})"
+
+
+def _insert_lines(db: "duckdb.DuckDBPyConnection", file: RawFile, path: Path) -> int:
+    """Append every line that is not blank: cells too many are cut off, cells too few are null."""
+    import pyarrow as pa
+
+    width, total = len(file.columns), 0
+    names = [*file.columns, "file", "row"]
+    with open_text(path) as text:
+        lines = lines_of(text, file.delimiter, header=file.header)
+        while chunk := list(islice(lines, _CHUNK_ROWS)):
+            numbers, rows = zip(*chunk, strict=True)
+            padded = [(*row[:width], *[None] * (width - len(row))) for row in rows]
+            columns = [pa.array(cells, pa.string()) for cells in zip(*padded, strict=True)]
+            columns += [pa.array([file.path] * len(rows)), pa.array(numbers, pa.int64())]
+            db.register("lines_read", pa.table(dict(zip(names, columns, strict=True))))
+            db.execute(f"insert into {sql_name(file.table)} from lines_read")
+            db.unregister("lines_read")
+            total += len(rows)
+    return total
+
+
+def open_text(path: Path) -> IO[str]:
+    """A text file for reading, whatever it is written in; bytes that are no text are replaced."""
+    encoding = _encoding(path)
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
+    return path.open(encoding=encoding, errors="replace")
+
+
+def lines_of(text: Iterable[str], delimiter: str, *, header: bool) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a text file with their numbers, comments, header and blank lines left out.
+
+    Each line stands alone, so that a quote that never ends costs no other line; a cell has no blanks
+    around it. A blank as delimiter is any number of them.
+    """
+    begun = False
+    for number, line in enumerate(text, start=1):
+        if not line.strip() or (not begun and _COMMENT.match(line)):
+            continue
+        if begun or not header:
+            yield number, split_cells(line.rstrip("\n"), delimiter)
+        begun = True
+
+
+def split_cells(line: str, delimiter: str) -> list[str]:
+    """The cells of one line of text."""
+    if delimiter.isspace() and delimiter != "\t":
+        return line.split()
+    if '"' in line:
+        cells = next(csv.reader([line], delimiter=delimiter.strip(" "), skipinitialspace=True), [])
+    else:
+        cells = line.split(delimiter.strip(" "))
+    return [cell.strip() for cell in cells]
 
 
 def _json(path: Path, file: RawFile) -> str:

@@ -13,6 +13,12 @@ from curation.files import digest_of, write_json
 
 RECORD = "build.json"
 FETCHED = "fetched.json"  # in the raw folder
+OWN_LISTS = "lists"  # the folder of lists given to --test or --train as files
+
+
+def dataset_folder(manifests: Path, dataset: str) -> Path:
+    """Where a dataset is built: a list of one's own, whose name has a suffix, has a room apart."""
+    return manifests / OWN_LISTS / dataset if "." in dataset else manifests / dataset
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -26,7 +32,7 @@ def read_record(manifests: Path, dataset: str) -> dict[str, Any]:
     Raises:
         ManifestChanged: it is not what build wrote.
     """
-    path = manifests / dataset / RECORD
+    path = dataset_folder(manifests, dataset) / RECORD
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(record, dict) and record.get("digest") == digest_of(record):
@@ -62,7 +68,7 @@ def fetched_record(raw: Path) -> dict[str, Any]:
 def fetched_since_build(manifests: Path, dataset: str) -> bool:
     """Whether fetch brought files that the built manifest was not made from."""
     built = former_record(manifests, dataset).get("inputs", {}).get("raw", {})
-    fetched = fetched_record(manifests / dataset / "raw")
+    fetched = fetched_record(dataset_folder(manifests, dataset) / "raw")
     return any(built.get(path) != entry.get("sha256") for path, entry in fetched.items())
 
 

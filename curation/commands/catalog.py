@@ -1,5 +1,6 @@
 """Commands on what there is: the offline corpus, the cards, metadata files and manifests."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -174,4 +175,58 @@ def build(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_j
         f"{failed} failed; {total.sentence()}",
         next_steps=("curate overlaps" if made else "curate fetch --from DIR",),
         code=1 if failed or (names and missing) else 0,
+    )
+
+
+@click.group()
+def card() -> None:
+    """Make the card of a dataset."""
+
+
+@card.command("new")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dataset", metavar="NAME", help="Its name; without it that of FILE.")
+@click.option("--id", "id_column", metavar="COLUMN", help="The column of ids, instead of searching it.")
+@click.option(
+    "--role",
+    type=click.Choice(("train", "validation", "test")),
+    default="train",
+    show_default=True,
+    help="Of all rows, where FILE has no column of splits.",
+)
+@options.replace
+@options.shared
+def new_card(
+    file: Path,
+    dataset: str | None,
+    id_column: str | None,
+    role: str,
+    replace: bool,
+    manifests: Path,
+    cards: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Write a card for FILE, a list of clips as CSV, TSV, text or Parquet, whatever its layout.
+
+    \b
+    Example: curate card new annotations.csv --dataset mine
+    """
+    from dataclasses import asdict
+
+    from curation.catalog.newcard import described, new_dataset
+    from curation.files import locked
+    from curation.tables import number
+
+    name = dataset or re.sub(r"[^a-z0-9]+", "_", file.stem.lower()).strip("_")
+    with locked(manifests):
+        shape = new_dataset(file, name, manifests, id_column=id_column, role=role, replace=replace)
+    folder, columns = manifests / name, len(shape.columns)
+    read = len(shape.roles) + len(shape.captions)
+    finish(
+        {"command": "card new", "dataset": name, "folder": str(folder), "shape": asdict(shape)},
+        as_json,
+        text="\n".join(described(shape)),
+        summary=f"{number(columns, 'column')} = 1 of ids + {read} also read + {columns - read - 1} not; "
+        f"fill in licences and citation in {folder / 'card.toml'}",
+        next_steps=(f"curate build {name}",),
     )

@@ -22,7 +22,7 @@ from curation.console import finish
 @options.margin
 @click.option("--use-published", is_flag=True, help="Also drop what published lists exclude.")
 @click.option("--name", default="default", show_default=True, help="The manifest is clean/NAME.")
-@click.option("--replace", is_flag=True, help="Make NAME anew though its options were others.")
+@options.replace
 @options.shared
 def clean(
     tests: tuple[str, ...],
@@ -43,6 +43,8 @@ def clean(
     Example: curate clean --test vggsound,audiocaps,clotho --name paper
     """
     from curation.catalog.cards import load_cards
+    from curation.catalog.lists import list_names
+    from curation.catalog.ownlists import take_lists
     from curation.catalog.record import stale_notes
     from curation.catalog.store import built_datasets, refresh_views
     from curation.decision.clean import clean as make_clean
@@ -52,16 +54,18 @@ def clean(
     from curation.matching.comparison import compare
     from curation.progress import Progress
 
+    own = take_lists((*tests, *(train or ())), manifests)
     config = CleanConfig(
-        tests=tests,
-        train=train,
+        tests=list_names(tests),
+        train=train and list_names(train),
         policy=Policy(policy),
         match=match,
         margin_s=margin_s,
         use_published=use_published,
     )
     known = load_cards(manifests, *cards)
-    compare(tests, train=train, manifests=manifests, cards=known)  # nothing is made for a wrong name
+    # nothing is made for a wrong name
+    compare(config.tests, train=config.train, manifests=manifests, cards=known)
     with locked(manifests), Progress("clean") as progress:
         cleaned = make_clean(
             config,
@@ -75,7 +79,13 @@ def clean(
     finish(
         {"command": "clean", "folder": str(cleaned.folder), "certificate": cleaned.document},
         as_json,
-        text="\n".join([*stale_notes(manifests, built_datasets(manifests)), clean_text(cleaned)]),
+        text="\n".join(
+            [
+                *(note for one in own for note in one.notes()),
+                *stale_notes(manifests, built_datasets(manifests)),
+                clean_text(cleaned),
+            ]
+        ),
         summary=f"clean/{name}: {cleaned.tally.sentence()}; {cleaned.held_out:,} held out, "
         f"{cleaned.not_chosen:,} not chosen",
         next_steps=("curate verify", "curate blame CLIP"),
@@ -112,6 +122,7 @@ def blame(
     from dataclasses import asdict
 
     from curation.catalog.cards import load_cards
+    from curation.catalog.ownlists import take_lists
     from curation.decision.blame import blame as ask
     from curation.decision.decision_text import blame_text
     from curation.tables import number
@@ -120,6 +131,7 @@ def blame(
         raise click.UsageError("expected one CLIP, or --test-item CLIP")
     if name and tests:
         raise click.UsageError("--name asks a clean manifest, --test asks none: expected one of them")
+    take_lists(tests or (), manifests)
     answer = ask(
         str(test_item if clip is None else clip),
         manifests=manifests,

@@ -41,6 +41,7 @@ def overlaps(
     Example: curate overlaps --test vggsound,audiocaps
     """
     from curation.catalog.cards import load_cards
+    from curation.catalog.ownlists import take_lists
     from curation.catalog.record import stale_notes
     from curation.catalog.store import VIEWS_FILE, num_rows, refresh_views, work_connection
     from curation.files import locked
@@ -50,6 +51,7 @@ def overlaps(
     from curation.matching.matrix_text import matrix_text, overlapping
     from curation.progress import Progress
 
+    own = take_lists((*tests, *(train or ())), manifests)
     known = load_cards(manifests, *cards)
     compare(tests, train=train, manifests=manifests, cards=known)  # nothing is made for a wrong name
     with (
@@ -70,10 +72,19 @@ def overlaps(
     leaking, clean_pairs, unknown = overlapping(tests_found, trains, match)
     text, notes = matrix_text(tests_found, trains, match, format_)
     notes += stale_notes(manifests, comparison.datasets)
+    digests = {test["list"]: test["digest"] for test in tests_found.values()}
+    for one in reversed(own):
+        notes = one.notes() + one.same_as(digests.get(one.name, ""), known) + notes
     if format_ != "table" and not as_json:
         click.echo("\n".join(notes), err=True)
     finish(
-        {"command": "overlaps", "match": match, "margin_s": margin_s, "tests": tests_found},
+        {
+            "command": "overlaps",
+            "match": match,
+            "margin_s": margin_s,
+            "tests": tests_found,
+            "own_lists": {one.key: one.as_json() for one in own},
+        },
         as_json,
         text=text + ("\n" + "\n".join(notes) if notes and format_ == "table" else ""),
         summary=f"{len(tests_found)} test sets x {len(trains)} training sets = "

@@ -88,8 +88,8 @@ def check_manifests(folder: Path, document: dict[str, Any]) -> None:
     """
     manifests = folder.parent.parent
     for name, entry in document["manifests"].items():
-        dataset, _, file = name.partition("/")
-        output = read_record(manifests, dataset).get("outputs", {}).get(file, {})
+        place, _, file = name.rpartition("/")
+        output = read_record(manifests, place.rpartition("/")[2]).get("outputs", {}).get(file, {})
         if output.get("sha256") != entry["sha256"]:
             raise ManifestChanged(
                 f"{manifests / name}: was built anew since clean/{folder.name} was made from it, "

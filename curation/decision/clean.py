@@ -15,7 +15,7 @@ import curation
 from curation.catalog.cards import NAME, Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import built_path
-from curation.catalog.record import read_record
+from curation.catalog.record import dataset_folder, read_record
 from curation.catalog.store import (
     built_datasets,
     num_rows,
@@ -319,6 +319,11 @@ def _write_heldout(
     return counts
 
 
+def _place(dataset: str, file: str) -> str:
+    """Where a file of a dataset lies, seen from the manifests folder."""
+    return (dataset_folder(Path(), dataset) / file).as_posix()
+
+
 def _what_was_checked(
     db: "duckdb.DuckDBPyConnection",
     comparison: Comparison,
@@ -349,7 +354,7 @@ def _what_was_checked(
             for selection in comparison.trains
         },
         "manifests": {
-            f"{dataset}/clips.parquet": {
+            _place(dataset, "clips.parquet"): {
                 "sha256": record["outputs"]["clips.parquet"]["sha256"],
                 "rows": record["kept"],
                 "raw": record["inputs"]["raw"],
@@ -358,7 +363,7 @@ def _what_was_checked(
             for dataset, record in records.items()
         }
         | {
-            f"{dataset}/{EVIDENCE_FILE}": read_record(comparison.manifests, dataset)["outputs"][
+            _place(dataset, EVIDENCE_FILE): read_record(comparison.manifests, dataset)["outputs"][
                 EVIDENCE_FILE
             ]
             for dataset in comparison.publishers

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from curation.catalog.identity import LIKELY_ID
 from curation.catalog.lists import built_path
 from curation.catalog.problems import FILE as PROBLEMS_FILE
+from curation.catalog.record import dataset_folder
 from curation.catalog.store import sql_text
 from curation.decision.policy import CleanConfig, Policy
 from curation.matching import overlap
@@ -102,7 +103,7 @@ def _failed_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison, index:
     """Rows of the test set's dataset that build could not take, and entries of its list that name no
     clip: each may be an item that nothing was compared with."""
     test = comparison.tests[index]
-    path = sql_text(comparison.manifests / test.dataset / PROBLEMS_FILE)
+    path = sql_text(dataset_folder(comparison.manifests, test.dataset) / PROBLEMS_FILE)
     return _count(
         db,
         f"""select count(*) from read_parquet({path}) where verdict = 'failed'

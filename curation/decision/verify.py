@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from curation.catalog.cards import Card
 from curation.catalog.lists import built_path
-from curation.catalog.record import FETCHED, read_record
+from curation.catalog.record import FETCHED, dataset_folder, read_record
 from curation.catalog.store import (
     built_datasets,
     clean_folders,
@@ -84,7 +84,7 @@ def _checked(what: str, check: Callable[[], None]) -> Check:
 
 def _dataset(db: "duckdb.DuckDBPyConnection", manifests: Path, dataset: str) -> None:
     """Bytes against the completion record, then the rules that every manifest obeys."""
-    folder = manifests / dataset
+    folder = dataset_folder(manifests, dataset)
     record = read_record(manifests, dataset)
     raw = {f"raw/{path}": sha for path, sha in record["inputs"]["raw"].items()}
     outputs = {name: entry["sha256"] for name, entry in record["outputs"].items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from curation.catalog.cards import Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import Selection, built_path, heldout_selection, train_selection
-from curation.catalog.record import read_record
+from curation.catalog.record import RECORD, read_record
 from curation.catalog.store import built_datasets, num_rows
 from curation.errors import ManifestChanged, UsageProblem
 
@@ -116,7 +116,7 @@ def compare(
         publishers=tuple(built if publishers is None else publishers),
     )
     for dataset in comparison.datasets:
-        if dataset not in built:
+        if not built_path(manifests, dataset).with_name(RECORD).is_file():
             raise UsageProblem(
                 f"{dataset} is not built in {manifests}, expected "
                 f"{built_path(manifests, dataset)} — run: curate fetch {dataset} --from DIR && "

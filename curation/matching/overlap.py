@@ -24,6 +24,8 @@ import curation
 from curation.catalog import evidence as published_evidence
 from curation.catalog.cards import load_cards
 from curation.catalog.lists import built_path
+from curation.catalog.ownlists import take_lists
+from curation.catalog.record import dataset_folder
 from curation.catalog.store import sql_text, work_connection
 from curation.errors import UsageProblem
 from curation.files import canonical_json, replacing
@@ -54,17 +56,17 @@ def overlaps(
     has one row for each rule that it meets.
 
     Args:
-        tests: datasets ("vggsound": its default list), lists ("vggsound@mmaudio") or splits.
+        tests: datasets ("vggsound": its default list), lists ("vggsound@mmaudio"), splits, or files
+            of one's own ("my.csv").
         train: training sets, named alike; None: the train splits of everything that is built.
         manifests: the folder that `curate build` wrote.
         cards: further folders with dataset cards.
     """
     folder = Path(manifests)
+    chosen, trained = _names(tests), None if train is None else _names(train)
+    take_lists([*chosen, *(trained or [])], folder)
     comparison = compare(
-        _names(tests),
-        train=None if train is None else _names(train),
-        manifests=folder,
-        cards=load_cards(folder, *map(Path, cards)),
+        chosen, train=trained, manifests=folder, cards=load_cards(folder, *map(Path, cards))
     )
     with work_connection(folder) as db:
         find(db, comparison)
@@ -123,19 +125,24 @@ def _define_heldout(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> 
 
 def _evidence_files(comparison: Comparison) -> dict[str, str]:
     """The published evidence of every built dataset, as SQL that reads it."""
+    folders = {name: dataset_folder(comparison.manifests, name) for name in comparison.publishers}
     return {
-        dataset: f"read_parquet({sql_text(comparison.manifests / dataset / published_evidence.FILE)})"
-        for dataset in comparison.publishers
+        dataset: f"read_parquet({sql_text(folder / published_evidence.FILE)})"
+        for dataset, folder in folders.items()
     }
 
 
 def _define_published(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
     """The table `published`: evidence of all built cards, with its key `via`."""
-    parts = " union all ".join(
+    nothing = (
+        "select '' as via, '' as rule, ['']::varchar[] as heldout, '' as source, '' as source_id, "
+        "0::bigint as start_ms, 0::bigint as group_id, '' as partner where false"
+    )
+    parts = " union all ".join([nothing, *(
         f"""select {sql_text(dataset + "/")} || name as via, rule, heldout, source, source_id,
             round(start_s * 1000)::bigint as start_ms, group_id, partner from {rows}"""
         for dataset, rows in _evidence_files(comparison).items()
-    )
+    )])  # fmt: skip
     db.execute(f"create temp table published as {parts}")
 
 
@@ -145,7 +152,7 @@ def citations(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[s
         f"select {sql_text(dataset + '/')} || name, citation from {rows}"
         for dataset, rows in _evidence_files(comparison).items()
     )
-    return dict(db.execute(parts).fetchall())
+    return dict(db.execute(parts).fetchall()) if parts else {}
 
 
 def _train_rows(comparison: Comparison) -> str:

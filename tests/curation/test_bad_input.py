@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 from bad_input.bench import Bench, FillingUp
-from bad_input.cases import CASES, Case
+from bad_input.cases import CASES as STAGE_CASES
+from bad_input.cases import Case
+from bad_input.list_cases import LIST_CASES
 from bad_input.miniatures import CLOTHO_OF_HOSTILE, HOSTILE, WHOLE, K
 
 from curation.tables import render
 
+CASES = [*STAGE_CASES, *LIST_CASES]
 README = Path(__file__).resolve().parents[2] / "curation" / "README.md"
 BEGIN, END = "<!-- bad input -->\n", "<!-- /bad input -->"
 

@@ -26,7 +26,7 @@ from curation import cli, console, errors
 from curation.catalog.store import one_thread, work_connection
 
 OPTIONS = Path(__file__).with_name("options.txt")
-COMMANDS = cli.curate.commands
+COMMANDS = dict(cli.commands())
 HEAVY = ("torch", "duckdb", "av", "pandas", "pyarrow", "numpy")
 Run = Callable[..., tuple[int, str, str]]
 
@@ -36,11 +36,13 @@ LINES: dict[str, tuple[str, ...]] = {
     "datasets": ("datasets",),
     "fetch": ("fetch", "--from", "CORPUS"),
     "build": ("build",),
+    "card new": ("card", "new", "CORPUS/avsync15/asva_metadata.csv", "--dataset", "mine", "--replace",
+                 "--manifests", "other"),
     "overlaps": ("overlaps", "--test", "vggsound,audiocaps"),
     "clean": ("clean", "--test", "vggsound,audiocaps,clotho", "--name", "paper"),
     "blame": ("blame", "4PjEi5fFD6A"),
     "verify": ("verify",),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +189,7 @@ def test_our_own_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_begins_with_a_sentence_and_shows_an_example(name: str, curate: Run) -> None:
-    code, out, _ = curate(name, "--help")
+    code, out, _ = curate(*name.split(), "--help")
     sentence = (COMMANDS[name].help or "").split("\n")[0]
     assert code == 0
     assert re.fullmatch(r"[A-Z].*[^.]\.", sentence)
@@ -231,7 +233,9 @@ def options() -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--help"], *([*name.split(), "--help"] for name in COMMANDS)], ids=" ".join
+)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert imported_by(words) == set()
 

@@ -121,18 +121,29 @@ def macros():
 
 
 def _by_sql(db: duckdb.DuckDBPyConnection, text: str) -> Identity | None:
-    """What the macros read; links are for people, the files have none."""
-    clip, sound = db.execute(
-        "select youtube_clip($text), freesound_id($text)", {"text": text}
+    """What `recording` reads; and where it is no link, the macros of single sources agree."""
+    named, clip, sound = db.execute(
+        "select recording($text), youtube_clip($text), freesound_id($text)", {"text": text}
     ).fetchone()
-    if clip is not None:
-        return Identity(**clip)
-    return None if sound is None else _freesound(sound)
+    if "://" not in text:
+        single = Identity(**clip) if clip else _freesound(sound) if sound else None
+        assert single == (Identity(**named) if named else None)
+    return Identity(**named) if named else None
 
 
-@pytest.mark.parametrize("text", [text for text in WRITTEN if "://" not in text], ids=_short)
+@pytest.mark.parametrize("text", WRITTEN, ids=_short)
 def test_sql_reads_the_table_alike(macros, text):
     assert _by_sql(macros, text) == WRITTEN[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"youtube:{ID}", "freesound:12345", f"freesound:{ID}", f"youtube:https://youtu.be/{ID}?t=3",
+     "youtube://x", "freesound:https://freesound.org/s/12", f"youtu.be/{ID}", f"Youtube:{ID}"],
+)  # fmt: skip
+def test_sql_reads_ids_that_name_their_source_alike(macros, text):
+    (named,) = macros.execute("select recording($text)", {"text": text}).fetchone()
+    assert (Identity(**named) if named else None) == parse(text)
 
 
 PIECES = st.lists(
@@ -143,6 +154,7 @@ PIECES = st.lists(
             "12345", "0", "00", "999", "1000", "1999", "123456789", "1234567890", ".wav", ".mp4",
             ".flac", ".0", "Y", "-", "é", "\u0301", "Not found", "x", "\n", "'", "%",
             "\u00a0", "\v", "\u0663", "\u2028", "\r",
+            "https://youtu.be/", "freesound.org/s/", "?t=", "&",
         ]),
         st.text("Ab0_-.,Y/ ", max_size=4),
     ),
@@ -155,11 +167,10 @@ PIECES = st.lists(
 def test_sql_and_python_read_any_text_alike(macros, texts):
     texts = [text.strip() for text in texts]  # people may paste any blanks around it
     found = macros.execute(
-        "select youtube_clip(text), freesound_id(text) from (select unnest($texts::varchar[]) as text)",
-        {"texts": texts},
+        "select recording(text) from (select unnest($texts::varchar[]) as text)", {"texts": texts}
     ).fetchall()
-    for text, (clip, sound) in zip(texts, found, strict=True):
-        read = Identity(**clip) if clip else _freesound(sound) if sound else None
+    for text, (named,) in zip(texts, found, strict=True):
+        read = Identity(**named) if named else None
         assert read == parse(text), repr(text)
 
 

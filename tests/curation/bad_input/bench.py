@@ -63,7 +63,8 @@ class Bench:
         folders = ["--manifests", str(self.manifests)]
         if self.cards.is_dir():
             folders += ["--cards", str(self.cards)]
-        return [filled[0], *folders, *filled[1:]]
+        name = 2 if words[0] == "card" else 1  # words of the command's name
+        return [*filled[:name], *folders, *filled[name:]]
 
     def curate(self, *words: str) -> Outcome:
         """Run a command in this process."""

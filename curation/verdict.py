@@ -27,6 +27,7 @@ class Reason(StrEnum):
     SAME_RECORDING = "same_recording_as_heldout"
     REUPLOAD = "reupload_of_heldout"
     PUBLISHED = "on_published_exclusion_list"
+    SAME_ANNOTATION = "same_annotation_as_heldout"
 
 
 @dataclass(slots=True)

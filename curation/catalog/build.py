@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import curation
-from curation.catalog import evidence, problems, rawfiles
+from curation.catalog import annotations, evidence, problems, rawfiles
 from curation.catalog.cards import CARD_FILES, Card, is_shipped
 from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _AT_ONCE = 2
+_FORMAT = 2  # of what build writes: where it changes, every dataset is built anew
 _FAILURES = {
     Reason.MISSING_ID, Reason.BAD_ID, Reason.BAD_TIME, Reason.EMPTY_INTERVAL,
     Reason.UNKNOWN_SPLIT, Reason.DUPLICATE_CLIP,
@@ -141,6 +142,7 @@ def _build_one(
         "card": card.digest,
         "duckdb": duckdb.__version__,
         "foleyproof": curation.__version__,
+        "format": _FORMAT,
         "raw": {path: entry["sha256"] for path, entry in digests.items()},
     }
     record = former_record(manifests, card.dataset)
@@ -163,6 +165,7 @@ def _build_one(
         lists = _lists(db, stage)
         reasons = problems.write_problems(db, card, stage, seen, kept)
         unread = evidence.write_evidence(db, card, stage)
+        annotations.write_annotations(db, stage)
         record = {
             "inputs": inputs,
             "raw_rows": {path: n for path, n in rows.items() if path in digests},
@@ -178,7 +181,8 @@ def _build_one(
             "evidence_unread": unread,
             "outputs": {
                 name: {"sha256": sha256_file(stage / name), "bytes": (stage / name).stat().st_size}
-                for name in ("clips.parquet", problems.FILE, evidence.FILE)
+                for name in ("clips.parquet", problems.FILE, evidence.FILE, annotations.FILE)
+                if (stage / name).is_file()
             },
         }
         if not card.shipped:  # the commands that come later find it here

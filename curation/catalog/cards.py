@@ -29,7 +29,7 @@ _Entry = TypeVar("_Entry")
 CARD_FILES = ("card.toml", "clips.sql")
 LIST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SPLIT_ROLES = ("train", "validation", "test")
-RULES = ("known_reupload", "published_list")
+RULES = ("known_reupload", "published_list", "same_annotation")
 PARTNERS = ("same_id", "unknown")
 MODALITIES = ("audio-video", "audio")
 FORMATS = ("csv", "json", "parquet")
@@ -81,12 +81,13 @@ class Evidence:
     """Overlaps that others found and published."""
 
     name: str
-    rule: str  # "known_reupload" or "published_list"
+    rule: str  # one of RULES
     # published_list: datasets whose test clips it is about; a re-upload is one of every test set
     heldout: tuple[str, ...]
     citation: str
     groups: tuple[tuple[str, ...], ...] = ()  # known_reupload: ids of one recording
     source: str = "youtube"  # of the ids in `groups`
+    annotations: str | None = None  # same_annotation: the dataset whose labels are compared
     sql: str | None = None  # published_list: SELECT of source, source_id and maybe start_s
     # published_list: "same_id" where it names held-out recordings, "unknown" where it names clips
     # that equal some clip it does not tell
@@ -292,10 +293,16 @@ def _check(card: Card, path: Path) -> None:
     for evidence in card.evidence:
         if evidence.rule not in RULES:
             fail(f"rule {evidence.rule!r} of evidence", f"one of {', '.join(RULES)}")
-        if bool(evidence.groups) != (evidence.rule == "known_reupload") or (
-            (evidence.sql is None) == (evidence.rule == "published_list")
-        ):
-            fail(f"evidence {evidence.name!r}", "groups for known_reupload, sql for published_list")
+        given = {
+            "known_reupload": bool(evidence.groups),
+            "published_list": evidence.sql is not None,
+            "same_annotation": evidence.annotations is not None,
+        }
+        if [rule for rule, there in given.items() if there] != [evidence.rule]:
+            fail(
+                f"evidence {evidence.name!r}",
+                "groups for known_reupload, sql for published_list, annotations for same_annotation",
+            )
         if evidence.partner not in PARTNERS:
             fail(f"partner {evidence.partner!r} of {evidence.name!r}", f"one of {', '.join(PARTNERS)}")
         for id_ in (id_ for group in evidence.groups for id_ in group):

@@ -32,6 +32,11 @@ def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) ->
                     "insert into published values (?, ?, ?, ?, ?, null, ?, null, ?)",
                     [*common, evidence.source, source_id, group_id, evidence.citation],
                 )
+        if evidence.annotations is not None:  # the dataset stands where else the source of an id does
+            db.execute(
+                "insert into published values (?, ?, ?, ?, null, null, null, null, ?)",
+                [*common, evidence.annotations, evidence.citation],
+            )
         if evidence.sql is not None:
             columns = check_select(db, card, evidence.sql, f"evidence {evidence.name!r}")
             start = "start_s" if "start_s" in columns else "null"

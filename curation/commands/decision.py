@@ -21,6 +21,7 @@ from curation.console import finish
 @options.match
 @options.margin
 @click.option("--use-published", is_flag=True, help="Also drop what published lists exclude.")
+@click.option("--use-annotations", is_flag=True, help="Also drop what same_annotation suspects.")
 @click.option("--name", default="default", show_default=True, help="The manifest is clean/NAME.")
 @options.replace
 @options.shared
@@ -31,6 +32,7 @@ def clean(
     match: str,
     margin_s: float,
     use_published: bool,
+    use_annotations: bool,
     name: str,
     replace: bool,
     manifests: Path,
@@ -62,6 +64,7 @@ def clean(
         match=match,
         margin_s=margin_s,
         use_published=use_published,
+        use_annotations=use_annotations,
     )
     known = load_cards(manifests, *cards)
     # nothing is made for a wrong name

@@ -115,6 +115,7 @@ def command(folder: Path, document: dict[str, Any]) -> str:
     words += ["--match", config.match] if config.match != "id" else []
     words += ["--margin", f"{config.margin_s:g}"] if config.margin_s else []
     words += ["--use-published"] if config.use_published else []
+    words += ["--use-annotations"] if config.use_annotations else []
     return shlex.join([*words, "--name", folder.name])
 
 

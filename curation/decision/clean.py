@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import curation
+from curation.catalog.annotations import FILE as ANNOTATIONS_FILE
 from curation.catalog.cards import NAME, Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import built_path
@@ -37,6 +38,7 @@ from curation.verdict import Tally
 if TYPE_CHECKING:
     import duckdb
 
+_SAID = (EVIDENCE_FILE, ANNOTATIONS_FILE)  # what decides beside the clips
 _CLIPS = ", ".join(name for name, _ in CLIP_COLUMNS)
 _EXCLUSION = ", ".join(f"{name}::{kind} as {name}" for name, kind in EXCLUSION_COLUMNS)
 
@@ -138,7 +140,8 @@ def _check_digests(comparison: Comparison) -> None:
     manifests = comparison.manifests
     files = [(built_path(manifests, name), record) for name, record in comparison.records.items()]
     for dataset in built_datasets(manifests):
-        files.append((manifests / dataset / EVIDENCE_FILE, read_record(manifests, dataset)))
+        record = read_record(manifests, dataset)
+        files += [(manifests / dataset / name, record) for name in _SAID if name in record["outputs"]]
     for path, record in files:
         recorded = record["outputs"][path.name]["sha256"]
         if (found := sha256_file(path)) != recorded:
@@ -363,10 +366,10 @@ def _what_was_checked(
             for dataset, record in records.items()
         }
         | {
-            _place(dataset, EVIDENCE_FILE): read_record(comparison.manifests, dataset)["outputs"][
-                EVIDENCE_FILE
-            ]
+            _place(dataset, name): entry
             for dataset in comparison.publishers
+            for name, entry in read_record(comparison.manifests, dataset)["outputs"].items()
+            if name in _SAID
         },
         "published_lists": {test["list"]: test["published_lists"] for test in tests.values()},
         "unknown": {

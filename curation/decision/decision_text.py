@@ -30,6 +30,12 @@ def clean_text(cleaned: Cleaned) -> str:
         if entry["train_rows_on_published_lists"] and not entry["published_lists_applied"]
     ]
     lines += [
+        f"{test}: same_annotation suspects {entry['suspected_test_items']:,} items of lying in what is "
+        "kept under another id; they stay, without --use-annotations"
+        for test, entry in document["unknown"].items()
+        if entry["suspected_test_items"]
+    ]
+    lines += [
         f"{test}: {entry['input']:,} items = {entry['kept']:,} kept + {entry['excluded']:,} excluded"
         for test, entry in document["heldout_counts"].items()
     ]
@@ -69,6 +75,7 @@ def _sentence(entry: dict[str, Any]) -> str:
         "same_start": f"{train} starts where test clip {heldout} starts{shared}",
         "known_reupload": f"its re-upload: {train} is the video of test clip {heldout}",
         "published_list": f"{train} is on a published exclusion list for {entry['heldout_dataset']}",
+        "same_annotation": f"{train} has the start and the labels of test clip {heldout}",
     }[entry["rule"]]
     acted = "" if entry["acted_on"] else "; not acted on"
     return f"{entry['rule']}: {text} ({entry['test_list']}; said by {entry['said_by']}{acted})"

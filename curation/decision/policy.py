@@ -23,9 +23,11 @@ REASONS = {
     "same_start": Reason.SAME_RECORDING,
     "known_reupload": Reason.REUPLOAD,
     "published_list": Reason.PUBLISHED,
+    "same_annotation": Reason.SAME_ANNOTATION,
 }
 # auto: acted on by default. review: somebody should look, acted on only when asked.
-TIERS = {rule: "review" if rule == "published_list" else "auto" for rule in RULES}
+_REVIEW = ("published_list", "same_annotation")
+TIERS = {rule: "review" if rule in _REVIEW else "auto" for rule in RULES}
 
 
 DEFAULT_TESTS = ("vggsound", "audiocaps")
@@ -41,6 +43,7 @@ class CleanConfig:
     match: str = "id"  # "interval" and "start" weaken the rule of the paper
     margin_s: float = 0.0
     use_published: bool = False
+    use_annotations: bool = False
 
     def __post_init__(self) -> None:
         if self.match not in MATCH_RULES:
@@ -49,5 +52,6 @@ class CleanConfig:
     @property
     def rules(self) -> tuple[str, ...]:
         """The rules that drop a row, in the order in which they give the reason."""
-        published = ("published_list",) if self.use_published else ()
-        return (MATCH_RULES[self.match], "known_reupload", *published)
+        asked = {"published_list": self.use_published, "same_annotation": self.use_annotations}
+        review = (rule for rule in _REVIEW if asked[rule])
+        return (MATCH_RULES[self.match], "known_reupload", *review)

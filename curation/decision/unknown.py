@@ -96,7 +96,17 @@ def unknown(
         "leaked_test_items_at_most": min(test["size"] + failed, bound),
         "train_rows_on_published_lists": sum(cell["published_list_bound"] for cell in cells),
         "published_lists_applied": config.use_published,
+        "suspected_test_items": 0 if config.use_annotations else _suspected_items(db, index),
     }
+
+
+def _suspected_items(db: "duckdb.DuckDBPyConnection", index: int) -> int:
+    """Test items that a training row may be a re-upload of, by its labels; no bound, a suspicion."""
+    return _count(
+        db,
+        "select count(distinct heldout_clip_id) from evidence "
+        f"where test = {index} and rule = 'same_annotation' and not train_is_item",
+    )
 
 
 def _failed_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison, index: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from curation.catalog.lists import LIST_DIGEST, Selection, built_path
 from curation.catalog.store import sql_text
+from curation.matching.annotation import suspected_counts
 from curation.matching.comparison import Comparison
 from curation.matching.overlap import chosen
 
@@ -28,6 +29,7 @@ def matrix(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str,
     """The document of `curate overlaps --json` under "tests"; needs the tables of `find`."""
     columns = [*comparison.trains, *comparison.others]
     counts = _cell_counts(db, columns)
+    suspected = suspected_counts(db, comparison)
     published = _published_counts(db, comparison)
     tests = {}
     for index, test in enumerate(comparison.tests):
@@ -41,6 +43,8 @@ def matrix(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str,
                 "empty_splits": comparison.empty_splits(selection),
                 **_cell(counts.get((index, column)), size, train),
             }
+            if (index, column) in suspected:
+                cells[selection.key]["same_annotation"] = suspected[index, column]
         tests[test.key] = {
             "list": test.name,
             "size": size["rows"],

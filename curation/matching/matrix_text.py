@@ -109,6 +109,14 @@ def _notes(test: dict[str, Any], trains: Sequence[str]) -> list[str]:
                 f"{test['list']} in {key}: published lists exclude {cell['published_list_bound']:,} "
                 "rows without naming the test clip (an upper bound)"
             )
+        if suspected := cell.get("same_annotation", {}).get("pairs") and cell["same_annotation"]:
+            odd = suspected["at_odd_starts"]
+            notes.append(
+                f"{test['list']} in {key}: same_annotation suspects {suspected['pairs']:,} pairs, of "
+                f"{suspected['test_items']:,} test clips (review; chance alone gives "
+                f"{suspected['by_chance']:,.0f}); {odd['pairs']:,} of them start at no multiple of ten "
+                f"seconds (chance: {odd['by_chance']:,.0f})"
+            )
     for entry in test["published_lists"]:
         if entry.get("missed_ids"):
             notes.append(

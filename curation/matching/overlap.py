@@ -9,10 +9,12 @@ Rules, one evidence row each for a pair of clips:
 | `same_start` | … and starts at the same millisecond | |
 | `known_reupload` | has ids that the literature names as uploads of one video | cards |
 | `published_list` | its training clip is on an exclusion list that others published | cards |
+| `same_annotation` | has other ids, and one start and one set of labels in AudioSet | annotation.py |
 
 Times are compared in whole milliseconds; an unknown time meets every time. A clip without source_id
 meets nothing and is counted as unidentified. `measure` is the number of seconds both clips share (0
-where they lie apart, null where a time is unknown); `offset_s` brings a moment of the held-out clip
+where they lie apart, null where a time is unknown; of `same_annotation` the share of clips that start
+there); `offset_s` brings a moment of the held-out clip
 to the same moment of the training clip: held-out start minus training start.
 """
 
@@ -30,13 +32,15 @@ from curation.catalog.store import sql_text, work_connection
 from curation.errors import UsageProblem
 from curation.files import canonical_json, replacing
 from curation.manifest import EVIDENCE_COLUMNS, METADATA_KEY, PARQUET
+from curation.matching.annotation import RULE as SUSPECTED
+from curation.matching.annotation import find_suspected
 from curation.matching.comparison import Comparison, compare
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-RULES = ("same_id", "same_interval", "same_start", "known_reupload", "published_list")
+RULES = ("same_id", "same_interval", "same_start", "known_reupload", "published_list", SUSPECTED)
 MATCH_RULES = {"id": "same_id", "interval": "same_interval", "start": "same_start"}
 _MEETS = """(h.start_ms is null or t.end_ms is null or h.start_ms < t.end_ms + $margin_ms)
     and (t.start_ms is null or h.end_ms is null or t.start_ms < h.end_ms + $margin_ms)"""
@@ -98,6 +102,7 @@ def find(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
     _define_heldout(db, comparison)
     _define_published(db, comparison)
     _define_pairs(db, comparison)
+    find_suspected(db, comparison)
     _define_evidence(db, comparison)
 
 
@@ -260,7 +265,15 @@ def _define_evidence(db: "duckdb.DuckDBPyConnection", comparison: Comparison) ->
                -- such a row is not trained on
                exists (select 1 from items i where i.dataset = train_dataset
                        and i.clip_id = train_clip_id) as train_is_item
-        from by_rule"""
+        from (
+            select test, heldout_dataset, heldout_clip_id, heldout_start_ms, train_dataset,
+                   train_clip_id, train_start_ms, train_row, rule, shared_s, via
+            from by_rule
+            union all
+            select test, heldout_dataset, heldout_clip_id, start_ms, train_dataset,
+                   train_clip_id, start_ms, train_row, '{SUSPECTED}', share, via
+            from suspected where {chosen(comparison)}
+        )"""
     )
 
 

@@ -22,6 +22,12 @@ from curation.console import finish
     show_default=True,
     help="How the matrix is printed.",
 )
+@click.option(
+    "--groups",
+    "with_groups",
+    is_flag=True,
+    help="Also count shared uploaders, captions, and videos at other times.",
+)
 @click.option("--fail-on-overlap", is_flag=True, help="Exit 10 if a training set overlaps.")
 @options.shared
 def overlaps(
@@ -30,6 +36,7 @@ def overlaps(
     match: str,
     margin_s: float,
     format_: str,
+    with_groups: bool,
     fail_on_overlap: bool,
     manifests: Path,
     cards: tuple[Path, ...],
@@ -47,8 +54,9 @@ def overlaps(
     from curation.files import locked
     from curation.matching import overlap
     from curation.matching.comparison import check_rows, compare
+    from curation.matching.groups import groups
     from curation.matching.matrix import matrix
-    from curation.matching.matrix_text import matrix_text, overlapping
+    from curation.matching.matrix_text import groups_text, matrix_text, overlapping
     from curation.progress import Progress
 
     own = take_lists((*tests, *(train or ())), manifests)
@@ -64,6 +72,7 @@ def overlaps(
         check_rows(db, comparison)
         overlap.find(db, comparison)
         tests_found = matrix(db, comparison)
+        shared = groups(db, comparison, tests_found) if with_groups else {}
         viewed = all((manifests / name).is_file() for name in (VIEWS_FILE, "overlaps.parquet"))
         rows = num_rows(db, overlap.write_evidence(db, comparison, tests_found))
         if not viewed:  # a tenth of a second, so only where there is no view of the evidence yet
@@ -71,6 +80,8 @@ def overlaps(
     trains = [selection.key for selection in comparison.trains]
     leaking, clean_pairs, unknown = overlapping(tests_found, trains, match)
     text, notes = matrix_text(tests_found, trains, match, format_)
+    if with_groups:
+        text += "\n\n" + groups_text(shared, format_)
     notes += stale_notes(manifests, comparison.datasets)
     digests = {test["list"]: test["digest"] for test in tests_found.values()}
     for one in reversed(own):
@@ -83,6 +94,7 @@ def overlaps(
             "match": match,
             "margin_s": margin_s,
             "tests": tests_found,
+            **({"groups": shared} if with_groups else {}),
             "own_lists": {one.key: one.as_json() for one in own},
         },
         as_json,

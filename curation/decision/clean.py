@@ -15,7 +15,7 @@ import curation
 from curation.catalog.annotations import FILE as ANNOTATIONS_FILE
 from curation.catalog.cards import NAME, Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
-from curation.catalog.lists import built_path
+from curation.catalog.lists import built_path, is_own_list
 from curation.catalog.record import dataset_folder, read_record
 from curation.catalog.store import (
     built_datasets,
@@ -245,7 +245,8 @@ def _tally(
 ) -> tuple[Tally, int, int]:
     """Count the input by itself, so that the sum can fail; and the other rows of all that is built."""
     seen = held_out = not_chosen = 0
-    for dataset in built_datasets(comparison.manifests):
+    own = filter(is_own_list, comparison.datasets)
+    for dataset in [*built_datasets(comparison.manifests), *own]:
         splits = read_record(comparison.manifests, dataset)["splits"]
         trained = ", ".join(sql_text(name) for name in splits if splits[name]["role"] == "train")
         rows = db.execute(

@@ -61,6 +61,24 @@ def matrix_text(
     return render(header, rows, format), notes
 
 
+def groups_text(shared: dict[str, Any], format: str) -> str:
+    """Group leakage as a table, test clips and training rows; only what is there, but in CSV all."""
+    header = ["test set", "in", "shares", "test clips", "training rows"]
+    words = {
+        "other_time": "the video, at other times",
+        "uploader": "an uploader",
+        "caption": "a caption",
+    }
+    rows: list[list[Cell]] = []
+    for test, cells in shared.items():
+        for train, cell in cells.items():
+            for kind, count in cell.items():
+                if format == "csv" or (count and count["test_items"]):
+                    found = [count["test_items"], count["train_items"]] if count else [None, None]
+                    rows.append([test, train, words[kind], *found])
+    return render(header, rows, format)
+
+
 def _name(test: dict[str, Any]) -> str:
     return f"{test['list']} ({test['size']:,})"
 

@@ -27,7 +27,7 @@ def curate() -> None:
 for command in (
     *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build, catalog.card),
     matching.overlaps,
-    *(decision.clean, decision.blame, decision.verify),
+    *(decision.clean, decision.blame, decision.verify, decision.revoke),
 ):
     curate.add_command(command)
 

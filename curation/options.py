@@ -95,3 +95,4 @@ margin = click.option(
 replace = click.option(
     "--replace", is_flag=True, help="Make it anew though there is another of its name."
 )
+dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")

@@ -16,6 +16,8 @@ class Reason(StrEnum):
     EMPTY_INTERVAL = "empty_interval"
     UNKNOWN_SPLIT = "unknown_split"
     DUPLICATE_CLIP = "duplicate_clip"
+    # build, dropped: the row is not in clips.parquet
+    REVOKED = "revoked"
     # build, kept: the row is in clips.parquet, and someone should look
     CASE_TWIN = "case_twin"
     UNLIKELY_ID = "unlikely_id"
@@ -28,6 +30,7 @@ class Reason(StrEnum):
     REUPLOAD = "reupload_of_heldout"
     PUBLISHED = "on_published_exclusion_list"
     SAME_ANNOTATION = "same_annotation_as_heldout"
+    LICENCE = "licence_not_allowed"
 
 
 @dataclass(slots=True)

@@ -18,9 +18,11 @@ from curation.catalog.cards import CARD_FILES, Card, is_shipped
 from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
 from curation.catalog.identity import sql_macros
+from curation.catalog.licence import licence_name
 from curation.catalog.lists import LIST_DIGEST
 from curation.catalog.record import RECORD, dataset_folder, former_record, write_record
-from curation.catalog.store import lock, one_thread, refuse_patterns, work_connection
+from curation.catalog.revoked import KEY, is_revoked, revoked
+from curation.catalog.store import lock, one_thread, refuse_patterns, sql_text, work_connection
 from curation.errors import BadCard, FoleyproofError
 from curation.files import replacing, sha256_file, staged
 from curation.verdict import Reason, Tally
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _AT_ONCE = 2
-_FORMAT = 2  # of what build writes: where it changes, every dataset is built anew
+_FORMAT = 3  # of what build writes: where it changes, every dataset is built anew
 _FAILURES = {
     Reason.MISSING_ID, Reason.BAD_ID, Reason.BAD_TIME, Reason.EMPTY_INTERVAL,
     Reason.UNKNOWN_SPLIT, Reason.DUPLICATE_CLIP,
@@ -55,6 +57,7 @@ class Built:
             "state": self.state,
             "seen": self.tally.seen,
             "kept": self.tally.kept,
+            "dropped": self.tally.dropped,
             "failed": self.tally.failed,
             "flagged": self.flagged,
             "missing": self.missing,
@@ -146,7 +149,8 @@ def _build_one(
         "raw": {path: entry["sha256"] for path, entry in digests.items()},
     }
     record = former_record(manifests, card.dataset)
-    if record.get("inputs") == inputs and _whole(folder, record):
+    gone = revoked(manifests)
+    if record.get("inputs") == inputs and _whole(folder, record) and _obeys(folder, record, gone):
         return _result(card, record, state="up to date", missing=missing)
     with (
         staged(folder, last=RECORD) as stage,
@@ -158,9 +162,9 @@ def _build_one(
         with one_thread(db):
             rows = {file.path: rawfiles.load(db, file, folder / "raw") for file in card.files}
         lock(db)
-        if not define_rows(db, card):
+        if not define_rows(db, card, gone):
             return Built(dataset=card.dataset, state="missing", missing=missing)
-        kept, seen = write_clips(db, card, stage, digests, raw=folder / "raw")
+        kept, seen = write_clips(db, card, stage, digests, raw=folder / "raw", revoked=gone)
         counts = _counts(db, stage)
         lists = _lists(db, stage)
         reasons = problems.write_problems(db, card, stage, seen, kept)
@@ -177,6 +181,8 @@ def _build_one(
                 for split in card.splits
             },
             "lists": lists,
+            "licences": _licences(db, stage),
+            "revoked": _revoked_here(db) if reasons.get(Reason.REVOKED) else [],
             "problems": reasons,
             "evidence_unread": unread,
             "outputs": {
@@ -201,11 +207,42 @@ def _whole(folder: Path, record: dict[str, Any]) -> bool:
     )
 
 
+def _obeys(folder: Path, record: dict[str, Any], gone: frozenset[str]) -> bool:
+    """Whether the clips lack what is revoked now, and nothing else."""
+    here = set(record["revoked"])
+    if not here <= gone:
+        return False
+    if not (new := gone - here):
+        return True
+    with work_connection(folder) as db:
+        clips = f"read_parquet({sql_text(folder / 'clips.parquet')})"
+        found = db.execute(f"select 1 from {clips} where {is_revoked(new)} limit 1").fetchall()
+    return not found
+
+
+def _revoked_here(db: "duckdb.DuckDBPyConnection") -> list[str]:
+    """The revoked recordings that this dataset had."""
+    rows = f"select distinct {KEY} from card_rows where reason = ? order by 1"
+    return [key for (key,) in db.execute(rows, [Reason.REVOKED]).fetchall()]
+
+
+def _licences(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, int]:
+    """Clips by the name of their licence."""
+    return dict(
+        db.execute(
+            f"select {licence_name('licence')}, sum(n)::bigint from (select licence, count(*) as n "
+            "from read_parquet(?) group by 1) group by 1 order by 1",
+            [str(folder / "clips.parquet")],
+        ).fetchall()
+    )
+
+
 def _result(card: Card, record: dict[str, Any], *, state: str, missing: list[str]) -> Built:
     problems = record["problems"]
     failed = {reason: n for reason, n in problems.items() if reason in _FAILURES}
-    flagged = {reason: n for reason, n in problems.items() if reason not in _FAILURES}
-    tally = Tally(seen=record["seen"], kept=record["kept"], failed=failed)
+    dropped = {reason: n for reason, n in problems.items() if reason == Reason.REVOKED}
+    flagged = {reason: n for reason, n in problems.items() if reason not in {*failed, *dropped}}
+    tally = Tally(seen=record["seen"], kept=record["kept"], dropped=dropped, failed=failed)
     tally.check()
     return Built(
         dataset=card.dataset,

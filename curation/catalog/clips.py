@@ -1,12 +1,14 @@
 """A card's SELECT into `clips.parquet`: every row valid, unique and in the order of the raw files."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import curation
 from curation.catalog.cards import NAME, Card
 from curation.catalog.identity import ID_MEANING
+from curation.catalog.revoked import is_revoked
 from curation.catalog.store import card_sql, num_rows, single_select, sql_text
 from curation.errors import BadCard, BadMetadata, FoleyproofError
 from curation.files import canonical_json, replacing
@@ -38,10 +40,13 @@ _ORDERED = {
 }  # fmt: skip
 
 
-def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
+def define_rows(db: "duckdb.DuckDBPyConnection", card: Card, revoked: Collection[str]) -> bool:
     """Make the view `card_rows`: the card's SELECT in the columns of clips, and `reason`.
 
     False where it has no rows at all.
+
+    Args:
+        revoked: recordings whose rows are dropped, as `source:source_id`.
     """
     where = card.folder / "clips.sql"
     if not single_select(card.sql):
@@ -66,15 +71,16 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
         columns.append(f"({value})::{kind} as {name}")
     db.execute(
         f"""create temp view card_rows as
-        select *, {_reason(card)} as reason
+        select *, {_reason(card, revoked)} as reason
         from (select {", ".join(columns)} from ({card.sql}\n))"""
     )
     with card_sql(str(where)):
         return db.execute("select 1 from card_rows limit 1").fetchone() is not None
 
 
-def _reason(card: Card) -> str:
-    """SQL for why a row in the columns of clips fails; null for one that is valid."""
+def _reason(card: Card, revoked: Collection[str]) -> str:
+    """SQL for why a row in the columns of clips is not taken; null for one that is."""
+    gone = f"when {is_revoked(revoked)} then '{Reason.REVOKED}'" if revoked else ""
     splits = ", ".join(sql_text(split) for split in card.splits)
     unidentified = "null" if card.unidentified else f"'{Reason.MISSING_ID}'"
     return f"""case
@@ -83,6 +89,7 @@ def _reason(card: Card) -> str:
                 then '{Reason.BAD_ID}'
             when source_id is null then {unidentified}
             when id_fault(source, source_id) then '{Reason.BAD_ID}'
+            {gone}
             when not isfinite(start_s) or not isfinite(end_s) or start_s < 0
                 or end_s < 0 or greatest(start_s, end_s) > {_LONGEST_S} then '{Reason.BAD_TIME}'
             when round(end_s * 1000) <= round(start_s * 1000) then '{Reason.EMPTY_INTERVAL}'
@@ -127,6 +134,7 @@ def write_clips(
     digests: dict[str, dict[str, str]],
     *,
     raw: Path,
+    revoked: Collection[str],
 ) -> tuple[int, int]:
     """Write clips.parquet; rows kept and rows seen."""
     target = folder / "clips.parquet"
@@ -145,7 +153,7 @@ def write_clips(
             # each row before it is written takes twice as long, and nearly all files have none.
             _copy_clips(db, card, rows, order, listed, temporary, digests)
             seen = num_rows(db, temporary)
-            if _has_faults(db, card, temporary):
+            if _has_faults(db, card, temporary, revoked):
                 _number(db)
                 valid, order = "(from numbered where reason is null)", "order by ordinal"
                 _copy_clips(db, card, valid, order, listed, temporary, digests)
@@ -156,7 +164,11 @@ def write_clips(
                 _copy_clips(db, card, valid, order, listed, temporary, digests)
             kept = num_rows(db, temporary)
             if seen and kept * 2 < seen:
-                raise _wrong_file(db, card, raw, seen - kept, seen)
+                (gone,) = db.execute(
+                    "select count(*) from card_rows where reason = ?", [Reason.REVOKED]
+                ).fetchone() or (0,)
+                if (kept + gone) * 2 < seen:
+                    raise _wrong_file(db, card, raw, seen - kept - gone, seen)
     return kept, seen
 
 
@@ -166,7 +178,8 @@ def _wrong_file(
     """Most rows fail: not damaged rows, but columns that are not what the card says."""
     row = db.execute(
         "select origin.file, origin.row, reason, clip_id, source, source_id, start_s, end_s, split "
-        "from card_rows where reason is not null order by 1, 2 limit 1"
+        "from card_rows where reason <> ? order by 1, 2 limit 1",
+        [Reason.REVOKED],
     ).fetchone()
     if row is None:
         return BadCard(
@@ -290,9 +303,11 @@ def check_select(db: "duckdb.DuckDBPyConnection", card: Card, sql: str, what: st
     return columns
 
 
-def _has_faults(db: "duckdb.DuckDBPyConnection", card: Card, path: Path) -> bool:
+def _has_faults(
+    db: "duckdb.DuckDBPyConnection", card: Card, path: Path, revoked: Collection[str]
+) -> bool:
     """Whether a written row fails: on its columns as they are, which is cheaper than on the raw text."""
-    faults = f"from read_parquet({sql_text(path)}) where ({_reason(card)}) is not null limit 1"
+    faults = f"from read_parquet({sql_text(path)}) where ({_reason(card, revoked)}) is not null limit 1"
     return db.execute(f"select 1 {faults}").fetchall() != []
 
 

@@ -37,6 +37,7 @@ def _dataset(card: Card, record: dict[str, Any], manifests: Path) -> dict[str, A
         "state": state,
         "rows": record.get("kept"),
         "train_rows": sum(splits[s]["rows"] for s in card.train_splits) if record else None,
+        "licences": record.get("licences", {}),
         "splits": {
             name: {
                 "role": split.role,

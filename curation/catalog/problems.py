@@ -1,7 +1,7 @@
 """What build could not take as it stood: `problems.parquet`, one row each, with a reason.
 
-The verdict is that of verdict.py: a row of the dataset is `failed`, or `kept` and reported; an entry
-of a named list that is no clip of the dataset is `unresolved`.
+The verdict is that of verdict.py: a row of the dataset is `failed`, `dropped` or, reported, `kept`; an
+entry of a named list that is no clip of the dataset is `unresolved`.
 """
 
 from pathlib import Path
@@ -36,7 +36,8 @@ def write_problems(
         tables = db.execute("select table_name from duckdb_tables() where temporary").fetchall()
         rows = "unique_rows" if ("unique_rows",) in tables else "card_rows"
         parts.append(
-            f"select clip_id, source_id, 'build', reason, 'failed', {detail}, origin "
+            f"select clip_id, source_id, 'build', reason, "
+            f"if(reason = '{Reason.REVOKED}', 'dropped', 'failed'), {detail}, origin "
             f"from {rows} where reason is not null"
         )
     for source, syntax in LIKELY_ID.items():

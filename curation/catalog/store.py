@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation.catalog.record import OWN_LISTS, dataset_folder
 from curation.errors import BadCard, BadManifest, UsageProblem
 from curation.files import disk_space, remove, replacing, says_full
 from curation.manifest import METADATA_KEY, parse_provenance
@@ -195,6 +196,11 @@ def built_datasets(manifests: Path) -> list[str]:
     return sorted(path.parent.name for path in manifests.glob("*/build.json"))
 
 
+def built_lists(manifests: Path) -> list[str]:
+    """Names of the lists of one's own that were built, in alphabetical order."""
+    return sorted(path.parent.name for path in manifests.glob(f"{OWN_LISTS}/*/build.json"))
+
+
 def clean_folders(manifests: Path) -> list[Path]:
     """The folders of the clean manifests, by name; none that is just being written."""
     folders = (path.parent for path in manifests.glob("clean/*/certificate.json"))
@@ -207,7 +213,8 @@ def _view_files(manifests: Path) -> dict[str, list[Path]]:
     views: dict[str, list[Path]] = {}
     for kind in ("clips", "problems", "evidence"):
         views[kind] = [manifests / name / f"{kind}.parquet" for name in datasets]
-    views |= {name: [manifests / name / "clips.parquet"] for name in datasets}
+    for name in (*datasets, *built_lists(manifests)):
+        views[name] = [dataset_folder(manifests, name) / "clips.parquet"]
     for name in ("overlaps", "twins"):
         views[name] = [manifests / f"{name}.parquet"]
     for folder in clean_folders(manifests):

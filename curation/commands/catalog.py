@@ -64,7 +64,7 @@ def datasets(manifests: Path, cards: tuple[Path, ...], as_json: bool) -> None:
     metavar="DIR",
     help="Take files from DIR/<dataset>/<path in the card>, with or without .gz.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be fetched, and how large it is.")
+@options.dry_run
 @click.option("--yes", is_flag=True, help="Fetch without asking.")
 @click.option("--offline", is_flag=True, help="Do not touch the network; say what is at hand.")
 @options.shared

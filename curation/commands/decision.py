@@ -22,6 +22,13 @@ from curation.console import finish
 @options.margin
 @click.option("--use-published", is_flag=True, help="Also drop what published lists exclude.")
 @click.option("--use-annotations", is_flag=True, help="Also drop what same_annotation suspects.")
+@click.option(
+    "--licence",
+    "licences",
+    type=options.CommaList(),
+    metavar="NAMES",
+    help="Keep clips of these licences only, as cc0,cc-by; unknown where none is published.",
+)
 @click.option("--name", default="default", show_default=True, help="The manifest is clean/NAME.")
 @options.replace
 @options.shared
@@ -33,6 +40,7 @@ def clean(
     margin_s: float,
     use_published: bool,
     use_annotations: bool,
+    licences: tuple[str, ...] | None,
     name: str,
     replace: bool,
     manifests: Path,
@@ -45,6 +53,7 @@ def clean(
     Example: curate clean --test vggsound,audiocaps,clotho --name paper
     """
     from curation.catalog.cards import load_cards
+    from curation.catalog.licence import known_licences
     from curation.catalog.lists import list_names
     from curation.catalog.ownlists import take_lists
     from curation.catalog.record import stale_notes
@@ -65,6 +74,7 @@ def clean(
         margin_s=margin_s,
         use_published=use_published,
         use_annotations=use_annotations,
+        licences=known_licences(licences or ()),
     )
     known = load_cards(manifests, *cards)
     # nothing is made for a wrong name
@@ -188,4 +198,66 @@ def verify(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_
         summary=f"{len(checks)} manifests = {len(checks) - len(errors)} as recorded + {len(errors)} not",
         next_steps=("curate build", "curate clean") if errors else (done,),
         code=13 if any(e.exit_code == 13 for e in errors) else 1 if errors else 0,
+    )
+
+
+# An id may begin with `-`.
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("recordings", metavar="[ID]...", nargs=-1, type=click.UNPROCESSED)
+@options.dry_run
+@click.option("--undo", is_flag=True, help="Let them come back.")
+@options.shared
+def revoke(
+    recordings: tuple[str, ...],
+    dry_run: bool,
+    undo: bool,
+    manifests: Path,
+    cards: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Take recordings out of everything that is built, and keep them out; run again to continue.
+
+    \b
+    Example: curate revoke 4PjEi5fFD6A --dry-run
+    """
+    from dataclasses import asdict
+
+    from curation.catalog.cards import load_cards
+    from curation.catalog.revoked import recording_key, revoked
+    from curation.catalog.store import refresh_views
+    from curation.decision.revoke import derived
+    from curation.decision.revoke import revoke as take_out
+    from curation.files import locked
+    from curation.progress import Progress
+    from curation.tables import render
+
+    keys = [recording_key(text) for text in recordings]
+    before = derived(manifests, keys or sorted(revoked(manifests)))
+    made: list[str] = []
+    if keys and not dry_run:
+        with locked(manifests), Progress("revoke") as progress:
+            made = take_out(
+                keys,
+                manifests=manifests,
+                cards=load_cards(manifests, *cards),
+                undo=undo,
+                progress=progress.query,
+            )
+            refresh_views(manifests)
+    after = derived(manifests, keys) if made else before
+    total, left = (sum(one.rows for one in rows) for rows in (before, after))
+    finish(
+        {
+            "command": "revoke",
+            "recordings": keys,
+            "revoked": sorted(revoked(manifests)),
+            "found": [asdict(one) for one in before],
+            "made_anew": made,
+        },
+        as_json,
+        text=render(["file", "rows"], [[one.file, one.rows] for one in before]),
+        summary=f"{total:,} rows = {max(0, total - left):,} removed + {min(total, left):,} there; "
+        f"{len(revoked(manifests))} recordings revoked"
+        + (f"; made anew: {', '.join(made)}" if made else ""),
+        next_steps=("curate verify" if made else "curate revoke ID",),
     )

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from curation.catalog.cards import Card
 from curation.catalog.identity import Identity, parse
+from curation.catalog.licence import licence_name
 from curation.catalog.lists import built_path
 from curation.catalog.problems import FILE as PROBLEMS_FILE
 from curation.catalog.store import built_datasets, sql_text, work_connection
 from curation.decision import certificate
-from curation.decision.policy import DEFAULT_TESTS, REASONS, CleanConfig, Policy
+from curation.decision.policy import DEFAULT_TESTS, LICENCE, REASONS, CleanConfig, Policy
 from curation.errors import UsageProblem
 from curation.matching import overlap
 from curation.matching.comparison import Comparison, compare
@@ -34,6 +35,7 @@ class Finding:
     verdict: str  # "kept", "dropped", "held out", "no input" or "no test item"
     reason: str | None  # of a dropped row, as in excluded.parquet
     rule: str | None  # that dropped it
+    licence: str  # its name, as licence.py has it
     evidence: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -127,7 +129,8 @@ def _rows(
         condition += ")"
         parameters |= {"source": identity.source, "source_id": identity.source_id}
     result = db.execute(
-        f"""select dataset, clip_id, split, lists, source, source_id, start_s, end_s
+        f"""select dataset, clip_id, split, lists, source, source_id, start_s, end_s,
+            {licence_name("licence")} as licence
         from read_parquet([{files}], union_by_name = true, hive_partitioning = false)
         where {condition} order by dataset, clip_id""",
         parameters,
@@ -201,12 +204,14 @@ def _finding(
         entry["said_by"] = citations.get(entry.pop("via")) or "the ids themselves"
         evidence.append(entry)
     verdict = _verdict(db, comparison, config, row, evidence, as_test_item=as_test_item)
-    first = next((e for e in evidence if e["acted_on"]), None)
+    rule = None
+    if verdict == "dropped":
+        rule = next((entry["rule"] for entry in evidence if entry["acted_on"]), LICENCE)
     return Finding(
         **{key: value for key, value in row.items() if key != "lists"},
         verdict=verdict,
-        reason=REASONS[first["rule"]] if first and verdict == "dropped" else None,
-        rule=first["rule"] if first and verdict == "dropped" else None,
+        reason=REASONS[rule] if rule else None,
+        rule=rule,
         evidence=evidence,
     )
 
@@ -240,4 +245,5 @@ def _verdict(
         return "no test item"
     if not chosen(comparison.trains):
         return "no input"
-    return "dropped" if gives_way and any(e["acted_on"] for e in evidence) else "kept"
+    refused = bool(config.licences) and row["licence"] not in config.licences
+    return "dropped" if refused or (gives_way and any(e["acted_on"] for e in evidence)) else "kept"

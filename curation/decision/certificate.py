@@ -102,7 +102,13 @@ def config_of(document: dict[str, Any]) -> CleanConfig:
     saved = document["config"]
     train = None if saved["train"] is None else tuple(saved["train"])
     return CleanConfig(
-        **{**saved, "tests": tuple(saved["tests"]), "train": train, "policy": Policy(saved["policy"])}
+        **{
+            **saved,
+            "tests": tuple(saved["tests"]),
+            "train": train,
+            "policy": Policy(saved["policy"]),
+            "licences": tuple(saved.get("licences", ())),  # a certificate may be older
+        }
     )
 
 
@@ -115,6 +121,7 @@ def command(folder: Path, document: dict[str, Any]) -> str:
     words += ["--match", config.match] if config.match != "id" else []
     words += ["--margin", f"{config.margin_s:g}"] if config.margin_s else []
     words += ["--use-published"] if config.use_published else []
+    words += ["--licence", ",".join(config.licences)] if config.licences else []
     words += ["--use-annotations"] if config.use_annotations else []
     return shlex.join([*words, "--name", folder.name])
 

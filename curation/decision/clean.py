@@ -15,6 +15,7 @@ import curation
 from curation.catalog.annotations import FILE as ANNOTATIONS_FILE
 from curation.catalog.cards import NAME, Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
+from curation.catalog.licence import licence_name
 from curation.catalog.lists import built_path, is_own_list
 from curation.catalog.record import dataset_folder, read_record
 from curation.catalog.store import (
@@ -25,7 +26,7 @@ from curation.catalog.store import (
     work_connection,
 )
 from curation.decision import certificate
-from curation.decision.policy import REASONS, TIERS, CleanConfig, Policy
+from curation.decision.policy import LICENCE, REASONS, TIERS, CleanConfig, Policy
 from curation.decision.unknown import respelled_items, unidentified_rows, unknown
 from curation.errors import ConfigDiffers, ManifestChanged, UsageProblem
 from curation.files import canonical_json, replacing_folder, sha256_file, write_json
@@ -89,6 +90,7 @@ def clean(
         document = certificate.seal(
             {
                 **_what_was_checked(db, comparison, config, cards, tests),
+                "licences": _licences(db, temporary),
                 "counts": {
                     "input": tally.seen,
                     "kept": tally.kept,
@@ -180,6 +182,7 @@ def _write_train(
     )
     datasets = sorted({selection.dataset for selection in comparison.trains})
     for index, dataset in enumerate(datasets):
+        _refuse_licences(db, comparison, dataset, config.licences)
         _define_is_dropped(db, comparison, dataset, f"is_dropped_{index}")
     # A filter by position keeps the order of the rows, which a join does not promise.
     kept, excluded = (
@@ -202,6 +205,24 @@ def _write_train(
         to {sql_text(folder / "excluded.parquet")} ({PARQUET}, {about})"""
     )
     return _tally(db, comparison, folder)
+
+
+def _refuse_licences(
+    db: "duckdb.DuckDBPyConnection", comparison: Comparison, dataset: str, allowed: tuple[str, ...]
+) -> None:
+    """Add to `first_evidence` input rows of other licences that nothing else drops."""
+    if not allowed:
+        return
+    names = ", ".join(map(sql_text, allowed))
+    db.execute(
+        f"""insert into first_evidence
+        select {sql_text(dataset)}, file_row_number, '{REASONS[LICENCE]}', '{LICENCE}',
+               '{TIERS[LICENCE]}', null, null, null, null
+        from read_parquet({sql_text(built_path(comparison.manifests, dataset))}, file_row_number = true)
+        where {comparison.is_input(dataset)} and {licence_name("licence")} not in ({names})
+          and file_row_number not in (
+              select train_row from first_evidence where train_dataset = {sql_text(dataset)})"""
+    )
 
 
 def _cases(column: str, values: dict[str, Any]) -> str:
@@ -320,6 +341,20 @@ def _write_heldout(
         counts[test.name] = {"input": size, "kept": size - dropped, "excluded": dropped}
     total = sum(entry["kept"] for entry in counts.values())
     assert total == num_rows(db, folder / "heldout_kept.parquet"), "test items do not add up"
+    return counts
+
+
+def _licences(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, dict[str, int]]:
+    """Kept rows by dataset and name of the licence."""
+    rows = db.execute(
+        f"""select dataset, {licence_name("licence")}, sum(n)::bigint
+        from (select dataset, licence, count(*) as n from read_parquet(?) group by all)
+        group by all order by all""",
+        [str(folder / "kept.parquet")],
+    ).fetchall()
+    counts: dict[str, dict[str, int]] = {}
+    for dataset, name, n in rows:
+        counts.setdefault(dataset, {})[name] = n
     return counts
 
 

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from curation.catalog.licence import NAMES
 from curation.decision.blame import Blame, read_as
 from curation.decision.clean import Cleaned
+from curation.decision.policy import LICENCE
 from curation.tables import printable
 
 
@@ -39,6 +41,12 @@ def clean_text(cleaned: Cleaned) -> str:
         f"{test}: {entry['input']:,} items = {entry['kept']:,} kept + {entry['excluded']:,} excluded"
         for test, entry in document["heldout_counts"].items()
     ]
+    counts: dict[str, int] = {}
+    for names in document["licences"].values():
+        for name, n in names.items():
+            counts[name] = counts.get(name, 0) + n
+    told = ", ".join(f"{name} {counts[name]:,}" for name in NAMES if name in counts)
+    lines.append(f"licences of the clips kept: {told or 'none'}")
     lines += [f"not covered: {what}" for what in document["not_covered"]]
     return "\n".join(lines)
 
@@ -58,6 +66,8 @@ def blame_text(answer: Blame) -> str:
             + (f" by {finding.rule}" if finding.rule else "")
         )
         lines += [f"    {_sentence(entry)}" for entry in finding.evidence]
+        if finding.rule == LICENCE:
+            lines.append(f"    licence: {finding.licence}, which --licence does not allow")
         if not finding.evidence and finding.verdict == "kept":
             lines.append("    no evidence of an overlap")
         if finding.verdict == "held out" and not answer.as_test_item:

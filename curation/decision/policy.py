@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from curation.catalog.licence import known_licences
 from curation.errors import UsageProblem
 from curation.matching.overlap import MATCH_RULES, RULES
 from curation.verdict import Reason
+
+LICENCE = "licence"  # the rule by which a clip goes for itself, whatever it overlaps
 
 
 class Policy(StrEnum):
@@ -24,10 +27,11 @@ REASONS = {
     "known_reupload": Reason.REUPLOAD,
     "published_list": Reason.PUBLISHED,
     "same_annotation": Reason.SAME_ANNOTATION,
+    LICENCE: Reason.LICENCE,
 }
 # auto: acted on by default. review: somebody should look, acted on only when asked.
 _REVIEW = ("published_list", "same_annotation")
-TIERS = {rule: "review" if rule in _REVIEW else "auto" for rule in RULES}
+TIERS = {rule: "review" if rule in _REVIEW else "auto" for rule in (*RULES, LICENCE)}
 
 
 DEFAULT_TESTS = ("vggsound", "audiocaps")
@@ -44,8 +48,10 @@ class CleanConfig:
     margin_s: float = 0.0
     use_published: bool = False
     use_annotations: bool = False
+    licences: tuple[str, ...] = ()  # that a kept clip may have; none: any
 
     def __post_init__(self) -> None:
+        known_licences(self.licences)
         if self.match not in MATCH_RULES:
             raise UsageProblem(f"match {self.match!r}, expected one of: {', '.join(MATCH_RULES)}")
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.catalog.cards import Card
+from curation.catalog.licence import licence_name
 from curation.catalog.lists import built_path
 from curation.catalog.record import FETCHED, dataset_folder, read_record
 from curation.catalog.store import (
     built_datasets,
+    built_lists,
     clean_folders,
     num_rows,
     provenance,
@@ -51,12 +53,12 @@ def verify(
     names: tuple[str, ...] = (),
     progress: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Check]:
-    """Check every built dataset, then every clean manifest (`names` narrows those).
+    """Check every built dataset and list, then every clean manifest (`names` narrows those).
 
     Raises:
         UsageProblem: nothing is built, or no clean manifest has such a name.
     """
-    built = built_datasets(manifests)
+    built = [*built_datasets(manifests), *built_lists(manifests)]
     if not built:
         raise UsageProblem(
             f"{manifests}: nothing is built there, expected <dataset>/clips.parquet — run: "
@@ -135,6 +137,7 @@ def _clean(manifests: Path, cards: dict[str, Card], name: str) -> None:
         _sums(db, folder, document)
         overlap.find(db, comparison)
         _lists_unchanged(db, comparison, document, folder)
+        _licences_allowed(db, config.licences, folder / "kept.parquet")
         if config.policy in (Policy.PREFER_TEST, Policy.DROP_BOTH):
             _no_overlap(db, config.rules, folder / "kept.parquet", _TRAIN_SIDE)
         if config.policy in (Policy.PREFER_TRAIN, Policy.DROP_BOTH):
@@ -168,6 +171,21 @@ def _lists_unchanged(
                 f"{folder}: {test['list']} has {test['digest'][:19]}…, the certificate records "
                 f"{recorded[:19]}… — run again: {certificate.command(folder, document)}"
             )
+
+
+def _licences_allowed(db: "duckdb.DuckDBPyConnection", allowed: tuple[str, ...], kept: Path) -> None:
+    """Raise ManifestChanged where a kept row has a licence that was not asked for."""
+    names = ", ".join(map(sql_text, allowed))
+    rows = db.execute(
+        f"select dataset || '/' || clip_id, licence from read_parquet(?) "
+        f"where {licence_name('licence')} not in ({names}) order by all limit 1",
+        [str(kept)],
+    ).fetchall() if allowed else []  # fmt: skip
+    for clip, licence in rows:
+        raise ManifestChanged(
+            f"{kept}: clip {clip} has licence {licence!r}, expected one of {', '.join(allowed)} — run "
+            f"again: curate clean --name {kept.parent.name}"
+        )
 
 
 # what a kept row k must not be in evidence e

@@ -42,6 +42,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "clean": ("clean", "--test", "vggsound,audiocaps,clotho", "--name", "paper"),
     "blame": ("blame", "4PjEi5fFD6A"),
     "verify": ("verify",),
+    "revoke": ("revoke", "4PjEi5fFD6A", "--dry-run"),
 }  # fmt: skip
 
 

@@ -223,12 +223,14 @@ def refuse_pages(path: Path, file: RawFile) -> None:
 
 def _json(path: Path, file: RawFile) -> str:
     assert isinstance(file.columns, dict), "checked by load_card"
-    structure = sql_text(json.dumps(file.columns))
+    (only, *_), whole = file.columns.items(), file.whole
+    structure = sql_text(json.dumps(only[1] if whole else file.columns))
     # One object may be the whole file, far above DuckDB's default of 16 MB.
     size = path.stat().st_size + 1024
     # Objects first, types after: read_json takes eight times as long over one large object.
+    made = f"from_json(json, {structure})"
     return (
-        f"select unnest(from_json(json, {structure})) "
+        f"select {f'{made} as {sql_name(only[0])}' if whole else f'unnest({made})'} "
         f"from read_json_objects({sql_text(path)}, maximum_object_size = {size})"
     )
 
@@ -237,10 +239,12 @@ def _csv(path: Path, file: RawFile) -> str:
     dialect = _dialect(path, file)
     columns = ", ".join(f"{sql_text(name)}: 'varchar'" for name in dialect.names)
     wanted = ", ".join(sql_name(name) for name in file.columns)
+    # padding and quoted line ends together are for one thread only
+    short = ", null_padding = true, parallel = false" if file.short_lines else ""
     return (
         f"select {wanted} from read_csv({sql_text(path)}, auto_detect = false, header = false, "
         f"delim = {sql_text(dialect.delimiter)}, quote = '\"', escape = '\"', "
-        f"skip = {dialect.skip}, columns = {{{columns}}})"
+        f"skip = {dialect.skip}, columns = {{{columns}}}{short})"
     )
 
 

@@ -146,9 +146,12 @@ def _build_one(
     record = former_record(manifests, card.dataset)
     if record.get("inputs") == inputs and _whole(folder, record):
         return _result(card, record, state="up to date", missing=missing)
+    memory_mib = rawfiles.memory_mib(card, folder / "raw")
     with (
         staged(folder, last=RECORD) as stage,
-        work_connection(folder, memory_mib=900, only_folders=(folder / "raw", stage)) as db,
+        work_connection(
+            folder, memory_mib=max(900, memory_mib), only_folders=(folder / "raw", stage)
+        ) as db,
     ):
         progress(card.dataset, db)
         for statement in sql_macros():

@@ -69,8 +69,11 @@ def test_datasets_and_lists_are_the_published_ones(workplace):
         "vggsound": (183_730, 199_176),
         "wavcaps": (1_232, 1_232),
     }
-    assert {entry["state"] for entry in document["lists"]} == {"known"}
-    assert len(document["lists"]) == 19
+    registered = [entry for entry in document["lists"] if entry["registered_digest"]]
+    assert {entry["state"] for entry in registered} == {"known"}
+    assert len(registered) == 19
+    others = {entry["state"] for entry in document["lists"] if not entry["registered_digest"]}
+    assert others == {"not built"}  # of files that nobody here has seen
 
 
 @pytest.mark.parametrize(

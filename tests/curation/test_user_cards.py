@@ -163,6 +163,63 @@ def test_row_of_a_source_that_cannot_be_compared_fails(source, curate, tmp_path)
     assert "2 rows = 1 kept + 1 failed (bad_id 1)" in out
 
 
+JSON_CARD = TOML.replace(
+    'path = "rows.csv"\nurl = "-"\ncolumns = ["name", "start"]',
+    'path = "rows.csv"\nurl = "-"\nformat = "json"\ncolumns = { name = "varchar", start = "varchar" }',
+)
+
+
+@pytest.mark.parametrize("form", ["\n".join, lambda rows: "[" + ", ".join(rows) + "]", " ".join])
+def test_json_objects_are_read_one_a_line_in_an_array_and_one_after_another(form, tmp_path):
+    rows = [json.dumps({"name": name, "start": "21"}) for name in ("FhaYvI1yrUM", "4PjEi5fFD6A")]
+    card = load_card(_write_card(tmp_path / "cards", toml=JSON_CARD))
+    raw = tmp_path / "manifests" / "mine" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "rows.csv").write_text(form(rows))
+    (result,) = build([card], tmp_path / "manifests")
+    assert (result.error, result.tally.kept) == (None, 2)
+
+
+def test_json_object_with_ids_for_keys_is_one_map(tmp_path):
+    toml = TOML.replace(
+        'columns = ["name", "start"]',
+        'format = "json"\nwhole = true\ncolumns = { rows = "map(varchar, struct(start bigint))" }',
+    )
+    unnested = "(select unnest(map_entries(rows)) as entry, file from rows)"
+    sql = (
+        "select entry.key as clip_id, 'train' as split, 'youtube' as source, entry.key as source_id, "
+        f"entry.value.start as start_s, file, row_number() over () as row from {unnested}"
+    )
+    card = load_card(_write_card(tmp_path / "cards", toml=toml, sql=sql))
+    raw = tmp_path / "manifests" / "mine" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "rows.csv").write_text('{"FhaYvI1yrUM": {"start": 21}, "4PjEi5fFD6A": {"start": 30}}')
+    (result,) = build([card], tmp_path / "manifests")
+    assert (result.error, result.tally.kept) == (None, 2)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_line_may_end_early_only_where_the_card_says_so(short, tmp_path):
+    toml = TOML.replace('url = "-"', 'url = "-"\nshort_lines = true') if short else TOML
+    card = load_card(_write_card(tmp_path / "cards", toml=toml))
+    raw = tmp_path / "manifests" / "mine" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "rows.csv").write_text(CSV + "the rest of something\n")
+    (result,) = build([card], tmp_path / "manifests")
+    if short:
+        assert (result.error, result.tally.kept) == (None, 2)
+        assert result.tally.failed == {"missing_id": 1}  # it has no start, so no clip_id
+    else:
+        assert "line 4: 1 columns; expected 2 columns" in str(result.error)
+
+
+def test_split_that_stands_apart_is_not_meant_by_the_name(tmp_path):
+    toml = TOML + '[splits.later]\nrole = "train"\napart = true\n'
+    cards = {"mine": load_card(_write_card(tmp_path, toml=toml))}
+    assert train_selection("mine", cards).splits == ("train",)
+    assert train_selection("mine/later", cards).splits == ("later",)
+
+
 def test_overflow_in_a_later_row_is_the_fault_of_the_card(curate, tmp_path):
     sql = SQL.replace("six_digits(start)", "(2147483647::integer + (row - 1)::integer)::varchar")
     (code, out, _), _ = _build_mine(curate, tmp_path, sql=sql)

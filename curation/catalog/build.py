@@ -19,7 +19,7 @@ from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
 from curation.catalog.identity import sql_macros
 from curation.catalog.licence import licence_name
-from curation.catalog.lists import LIST_DIGEST
+from curation.catalog.lists import list_digest
 from curation.catalog.record import RECORD, dataset_folder, former_record, write_record
 from curation.catalog.revoked import KEY, is_revoked, revoked
 from curation.catalog.store import lock, one_thread, refuse_patterns, sql_text, work_connection
@@ -152,9 +152,12 @@ def _build_one(
     gone = revoked(manifests)
     if record.get("inputs") == inputs and _whole(folder, record) and _obeys(folder, record, gone):
         return _result(card, record, state="up to date", missing=missing)
+    memory_mib = rawfiles.memory_mib(card, folder / "raw")
     with (
         staged(folder, last=RECORD) as stage,
-        work_connection(folder, memory_mib=900, only_folders=(folder / "raw", stage)) as db,
+        work_connection(
+            folder, memory_mib=max(900, memory_mib), only_folders=(folder / "raw", stage)
+        ) as db,
     ):
         progress(card.dataset, db)
         for statement in sql_macros():
@@ -166,7 +169,7 @@ def _build_one(
             return Built(dataset=card.dataset, state="missing", missing=missing)
         kept, seen = write_clips(db, card, stage, digests, raw=folder / "raw", revoked=gone)
         counts = _counts(db, stage)
-        lists = _lists(db, stage)
+        lists = _lists(db, stage, card.pinned_by)
         reasons = problems.write_problems(db, card, stage, seen, kept)
         unread = evidence.write_evidence(db, card, stage)
         annotations.write_annotations(db, stage)
@@ -249,7 +252,7 @@ def _result(card: Card, record: dict[str, Any], *, state: str, missing: list[str
         state=state,
         tally=tally,
         missing=missing,
-        notes=_compare_counts(card, record) + _unread_entries(card, record),
+        notes=_unverified(card, record) + _compare_counts(card, record) + _unread_entries(card, record),
         flagged=flagged,
     )
 
@@ -276,10 +279,10 @@ def _no_rows() -> dict[str, Any]:
     return {"rows": 0, "identified": 0, "timed": 0, "unidentified_by_source": {}}
 
 
-def _lists(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, dict[str, Any]]:
+def _lists(db: "duckdb.DuckDBPyConnection", folder: Path, pinned_by: str) -> dict[str, dict[str, Any]]:
     """Size and digest of each named list that came out."""
     rows = db.execute(
-        f"""select list, count(*), {LIST_DIGEST} from (
+        f"""select list, count(*), {list_digest(pinned_by)} from (
             select unnest(lists) as list, dataset, clip_id, source, source_id,
                    round(start_s * 1000)::bigint as start_ms
             from read_parquet(?) where len(lists) > 0)
@@ -287,6 +290,19 @@ def _lists(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, dict[str,
         [str(folder / "clips.parquet")],
     ).fetchall()
     return {name: {"size": size, "digest": digest} for name, size, digest in rows}
+
+
+def _unverified(card: Card, record: dict[str, Any]) -> list[str]:
+    """That files were read whose format nobody here has seen, unless a copy is known by its digest."""
+    digests = record["inputs"]["raw"]
+    known = {file.path for file in card.files if digests.get(file.path) in file.sha256.values()}
+    paths = [path for path in card.unverified_files if path in digests and path not in known]
+    if not paths:
+        return []
+    return [
+        f"{card.dataset}: format unverified, look at some of their rows before you trust them: "
+        f"{', '.join(paths)}"
+    ]
 
 
 def _compare_counts(card: Card, record: dict[str, Any]) -> list[str]:

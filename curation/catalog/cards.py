@@ -33,6 +33,7 @@ RULES = ("known_reupload", "published_list", "same_annotation")
 PARTNERS = ("same_id", "unknown")
 MODALITIES = ("audio-video", "audio")
 FORMATS = ("csv", "json", "parquet")
+PINS = ("recording", "clip_id")
 _JSON_TYPE = re.compile(r"[a-z][a-z0-9_ ,()\[\]]*")  # a DuckDB type, and nothing that ends a statement
 
 
@@ -51,6 +52,9 @@ class RawFile:
     ragged: bool = False  # csv: each line is a row, whatever it holds; its number is that of the line
     by_hand: bool = False  # the address is a page on which people find it
     optional: bool = False  # without it the dataset is still built, and says what is missing
+    unverified: bool = False  # nobody here has built from the real file yet
+    short_lines: bool = False  # csv: a line may end early, the rest of its columns is null
+    whole: bool = False  # json: the object itself is the one column, a map with ids for keys
     sha256: dict[str, str] = field(default_factory=dict)  # name of a known copy → digest
 
 
@@ -61,6 +65,7 @@ class Split:
     role: str  # "train", "validation" or "test"
     published: int | None = None  # rows, as stated by `counted_by`
     counted_by: str = ""
+    apart: bool = False  # the name of the dataset does not mean it: only a later edition has its clips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +127,28 @@ class Card:
     modality: str  # "audio-video" or "audio"
     unidentified: bool  # whether rows without source_id are as published
     unverified: bool  # whether nobody here has built it from the real files
+    pinned_by: str  # what the digest of its lists is made of: "recording" or "clip_id"
     sql: str
     folder: Path
 
     @property
     def train_splits(self) -> tuple[str, ...]:
         """The splits that `<dataset>` means as a training set."""
-        return tuple(name for name, split in self.splits.items() if split.role == "train")
+        return self._meant("train")
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The splits that `<dataset>` means as a test set, where it has no default list."""
+        return self._meant("test")
+
+    def _meant(self, role: str) -> tuple[str, ...]:
+        splits = self.splits.items()
+        return tuple(name for name, split in splits if split.role == role and not split.apart)
+
+    @property
+    def unverified_files(self) -> tuple[str, ...]:
+        """Paths of the files from which nobody here has built, all of them on a card of that kind."""
+        return tuple(file.path for file in self.files if self.unverified or file.unverified)
 
     @property
     def shipped(self) -> bool:
@@ -222,6 +242,7 @@ def _card(folder: Path, table: dict[str, Any], sql: str) -> Card:
     }
     defaults = {
         "media": (), "modality": "audio-video", "unidentified": False, "unverified": False,
+        "pinned_by": "recording",
     }  # fmt: skip
     about = {"dataset": folder.resolve().name, "folder": folder, "sql": _statement(sql)}
     if given := table.keys() & about.keys():
@@ -266,6 +287,10 @@ def _check(card: Card, path: Path) -> None:
             for name, kind in file.columns.items():
                 if not _JSON_TYPE.fullmatch(kind):
                     fail(f"type {kind!r} of {name} in {file.name}", "a DuckDB type in lower case")
+        if file.whole and (file.format != "json" or len(file.columns) != 1):
+            fail(f"whole of {file.name}", "one column of a json file")
+        if file.short_lines and file.format != "csv":
+            fail(f"short_lines of {file.name}", "a csv file")
         if not 1 <= len(file.delimiter) <= 4:
             fail(f"delimiter {file.delimiter!r} of {file.name}", "one to four characters")
     by_table: dict[str, Any] = {}
@@ -312,6 +337,8 @@ def _check(card: Card, path: Path) -> None:
         fail("two evidence entries with one name", "a name each")
     if card.modality not in MODALITIES:
         fail(f"modality {card.modality!r}", f"one of {', '.join(MODALITIES)}")
+    if card.pinned_by not in PINS:
+        fail(f"pinned_by {card.pinned_by!r}", f"one of {', '.join(PINS)}")
     for pattern in card.media:
         if not _stays_inside(pattern):
             fail(f"media {pattern!r}", "a path below the folder of the media")

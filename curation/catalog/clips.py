@@ -147,7 +147,7 @@ def write_clips(
             _number(db, order)
             rows, order = "numbered", "order by ordinal"
         if listed:
-            _define_memberships(db)
+            _define_memberships(db, card)
         with replacing(target) as temporary:
             # All rows first, and again without those that fail, should there be any: to know it of
             # each row before it is written takes twice as long, and nearly all files have none.
@@ -276,14 +276,24 @@ def _define_entries(db: "duckdb.DuckDBPyConnection", card: Card) -> bool:
     return db.execute("select 1 from entries limit 1").fetchall() != []
 
 
-def _define_memberships(db: "duckdb.DuckDBPyConnection") -> None:
-    """The table `memberships` (clip_id, lists); a list without starts names all of a recording."""
+def named_by_entry(card: Card) -> str:
+    """SQL for whether the entry `e` of a list names the clip `c`.
+
+    One without a start names all clips of a recording, but none that only a later edition has: lists
+    of the dataset as its name means it would change with the files at hand.
+    """
+    apart = _text_list([name for name, split in card.splits.items() if split.apart])
+    return f"""c.source = e.source and c.source_id = e.source_id
+         and (e.start_ms = round(c.start_s * 1000)::bigint
+              or e.start_ms is null and not list_contains({apart}::varchar[], c.split))"""
+
+
+def _define_memberships(db: "duckdb.DuckDBPyConnection", card: Card) -> None:
+    """The table `memberships` (clip_id, lists)."""
     db.execute(
-        """create temp table memberships as
+        f"""create temp table memberships as
         select clip_id, list(distinct list) as lists
-        from numbered c join entries e
-          on c.source = e.source and c.source_id = e.source_id
-         and (e.start_ms is null or e.start_ms = round(c.start_s * 1000)::bigint)
+        from numbered c join entries e on {named_by_entry(card)}
         where reason is null
         group by clip_id"""
     )

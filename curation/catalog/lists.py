@@ -10,12 +10,24 @@ from curation.catalog.cards import OWN_LIST, Card
 from curation.catalog.record import dataset_folder
 from curation.errors import UsageProblem
 
-# sha256 over the lines `source:source_id@start_ms\n` (nothing after the id where the start is
-# unknown; `dataset/clip_id\n` where there is no source id), unique and sorted by bytes, which is
-# how DuckDB compares strings.
-_LINE = """(coalesce(source || ':' || source_id || coalesce('@' || start_ms, ''),
-    dataset || '/' || clip_id) || chr(10))"""
-LIST_DIGEST = f"'sha256:' || sha256(coalesce(string_agg(distinct {_LINE}, '' order by {_LINE}), ''))"
+_CLIP = "dataset || '/' || clip_id"
+# The line of a clip, by what a card says pins its lists. Clip ids stay where source ids come and go
+# with the files at hand.
+_LINES = {
+    "recording": f"coalesce(source || ':' || source_id || coalesce('@' || start_ms, ''), {_CLIP})",
+    "clip_id": _CLIP,
+}
+
+
+def list_digest(pinned_by: str) -> str:
+    """SQL that aggregates clips to the digest of their list.
+
+    sha256 over the lines `source:source_id@start_ms\\n` (nothing after the id where the start is
+    unknown; `dataset/clip_id\\n` where there is no source id, and where the card pins by clip_id),
+    unique and sorted by bytes, which is how DuckDB compares strings.
+    """
+    line = f"({_LINES[pinned_by]} || chr(10))"
+    return f"'sha256:' || sha256(coalesce(string_agg(distinct {line}, '' order by {line}), ''))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +40,7 @@ class Selection:
     list_name: str | None = None  # … of this list, full name; of a list of one's own only its name
     known_digest: str | None = None  # of the registry, for lists that have one
     title: str = ""
+    pinned_by: str = "recording"  # what its digest is made of, as the card says
 
     @property
     def lists(self) -> tuple[str, ...]:
@@ -64,12 +77,11 @@ def heldout_selection(key: str, cards: dict[str, Card]) -> Selection:
         if default is not None:
             name = default.name
         else:
-            tests = tuple(split for split, entry in card.splits.items() if entry.role == "test")
-            if not tests:
+            if not card.test_splits:
                 raise UsageProblem(
                     f"{key!r} has no test split or default list, expected one of: {_choices(card)}"
                 )
-            return Selection(key=key, dataset=dataset, splits=tests, title=card.title)
+            return _of_splits(key, card, card.test_splits, card.title)
     return _named(key, card, mark, name)
 
 
@@ -82,7 +94,7 @@ def train_selection(key: str, cards: dict[str, Card]) -> Selection:
     if not name:
         if not card.train_splits:
             raise UsageProblem(f"{key!r} has no train split, expected one of: {_choices(card)}")
-        return Selection(key=key, dataset=dataset, splits=card.train_splits, title=card.title)
+        return _of_splits(key, card, card.train_splits, card.title)
     return _named(key, card, mark, name)
 
 
@@ -104,6 +116,10 @@ def _own(key: str, cards: dict[str, Card], *, role: str) -> Selection:
     return Selection(key=key, dataset=name, splits=splits, list_name=name, title=card.title)
 
 
+def _of_splits(key: str, card: Card, splits: tuple[str, ...], title: str) -> Selection:
+    return Selection(key=key, dataset=card.dataset, splits=splits, title=title, pinned_by=card.pinned_by)
+
+
 def _parts(key: str) -> tuple[str, str, str]:
     """Dataset, mark and name of `dataset@list` and `dataset/split`; the last two empty without."""
     dataset, mark, name = re.fullmatch(r"([^@/]*)([@/]?)(.*)", key, flags=re.DOTALL).groups()  # type: ignore[union-attr]  # fits any text
@@ -120,9 +136,10 @@ def _named(key: str, card: Card, mark: str, name: str) -> Selection:
                 list_name=f"{card.dataset}@{name}",
                 known_digest=named.digest,
                 title=named.title,
+                pinned_by=card.pinned_by,
             )
     if name in card.splits:
-        return Selection(key=key, dataset=card.dataset, splits=(name,), title=f"split {name}")
+        return _of_splits(key, card, (name,), f"split {name}")
     what, known = "list", _choices(card)
     if mark == "/":
         what, known = "split", ", ".join(f"{card.dataset}/{split}" for split in card.splits)
@@ -151,7 +168,7 @@ def registry(cards: dict[str, Card], record: dict[str, dict[str, Any]]) -> list[
         for named in card.lists:
             full = f"{card.dataset}@{named.name}"
             entry = built.get(full, {})
-            known = named.digest is not None and named.digest == entry.get("digest")
+            known = named.digest == entry.get("digest")
             rows.append(
                 {
                     "list": full,
@@ -161,7 +178,13 @@ def registry(cards: dict[str, Card], record: dict[str, dict[str, Any]]) -> list[
                     "registered_digest": named.digest,
                     "size": entry.get("size"),
                     "digest": entry.get("digest"),
-                    "state": "not built" if not entry else "known" if known else "unknown",
+                    "state": "not built"
+                    if not entry
+                    else "not registered"
+                    if named.digest is None
+                    else "known"
+                    if known
+                    else "unknown",
                 }
             )
     return rows

@@ -7,8 +7,7 @@ from typing import Any
 from curation.catalog.cards import Card, find_cards
 from curation.catalog.lists import registry
 from curation.catalog.record import fetched_since_build, former_record
-
-_FORMATS = {True: "format unverified", False: "verified"}
+from curation.tables import number
 
 
 def overview(cards: dict[str, Card], manifests: Path) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def _dataset(card: Card, record: dict[str, Any], manifests: Path) -> dict[str, A
             }
             for name, split in card.splits.items()
         },
-        "format": "yours" if not card.shipped else _FORMATS[card.unverified],
+        "format": _format(card),
         "modality": card.modality,
         "homepage": card.homepage,
         "citation": card.citation,
@@ -62,7 +61,18 @@ def _dataset(card: Card, record: dict[str, Any], manifests: Path) -> dict[str, A
                 "sha256": f.sha256,
                 "at_hand": f.path in at_hand,
                 "optional": f.optional,
+                "unverified": f.path in card.unverified_files,
             }
             for f in card.files
         ],
     }
+
+
+def _format(card: Card) -> str:
+    """Whether somebody here has built the dataset from its real files."""
+    if not card.shipped:
+        return "yours"
+    if card.unverified:
+        return "format unverified"
+    unseen = len(card.unverified_files)
+    return f"verified, {number(unseen, 'file')} not" if unseen else "verified"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.catalog.cards import Card
+from curation.catalog.clips import named_by_entry
 from curation.catalog.identity import LIKELY_ID
 from curation.catalog.store import sql_text
 from curation.files import replacing
@@ -53,10 +54,7 @@ def write_problems(
             || coalesce(' at ' || e.start_ms / 1000 || ' s', '') || ', which is no clip of the dataset',
             {{'file': e.list, 'row': null::bigint}}
         from entries e
-        where not exists (
-            select 1 from {clips} c
-            where c.source = e.source and c.source_id = e.source_id
-              and (e.start_ms is null or e.start_ms = round(c.start_s * 1000)::bigint))"""
+        where not exists (select 1 from {clips} c where {named_by_entry(card)})"""
         )
     db.execute(f"create temp table problems as {' union all '.join(parts)}")
     columns = ", ".join(

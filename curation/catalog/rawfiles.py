@@ -6,32 +6,25 @@ Everything else ends with the file, the line and what was expected. Each table h
 card names, as text, plus `file` and `row` (counted from 1, without comments and header).
 """
 
-import codecs
-import csv
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from curation.catalog.cards import RawFile
+from curation.catalog.cards import Card, RawFile
+from curation.catalog.encoding import COMMENT, utf8_of
 from curation.catalog.store import card_sql, sql_name, sql_text
+from curation.catalog.textlines import insert_lines
 from curation.errors import BadMetadata
-from curation.files import remove
 
 if TYPE_CHECKING:
     import duckdb
 
 _HEAD_BYTES = 1 << 16
-_CHUNK_BYTES = 1 << 24
-_CHUNK_ROWS = 1 << 17
+_ROWS_MIB = 128  # beside a JSON object, for the rows made of it
 _DELIMITERS = (",", ", ", "\t", ";", "|")
-# A comment begins with #, but not the errors a spreadsheet writes for ids that begin with - or =.
-_COMMENT = re.compile(r'"?#(?!NAME\?|REF!|VALUE!|N/A|NUM!|DIV/0!|NULL!)')
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _SAMPLE_LINES = 50  # enough to tell separators apart
 # DuckDB's messages about a line of CSV, in fewer words
@@ -67,11 +60,13 @@ def load(db: "duckdb.DuckDBPyConnection", file: RawFile, raw: Path) -> int:
         return _insert(db, file, path, _parquet(path, file))
     if file.ragged:
         refuse_pages(path, file)
-        return _insert_lines(db, file, path)
-    with _utf8(path) as readable:
+        return insert_lines(db, file, path)
+    with utf8_of(path) as readable:
         refuse_pages(readable, file)
-        select = _json(readable, file) if file.format == "json" else _csv(readable, file)
-        rows = _insert(db, file, path, select)
+        if file.format == "json":
+            rows = _load_json(db, file, path, readable)
+        else:
+            rows = _insert(db, file, path, _csv(readable, file))
     if rows == 0 or (isinstance(file.columns, dict) and not _filled(db, file, rows)):
         raise BadMetadata(f"{path}: has no rows, expected {_expected(file)} — get the file again")
     return rows
@@ -140,84 +135,6 @@ def _nothing(file: RawFile) -> str:
     return f"select {columns}, ''::varchar as file, 0::bigint as row limit 0"
 
 
-@contextmanager
-def _utf8(path: Path) -> Iterator[Path]:
-    """`path`, or a copy of it in UTF-8 with one kind of line end, for as long as the block lasts."""
-    encoding = _encoding(path)
-    if encoding == "utf-8" and not _mixes_line_ends(path):
-        yield path
-        return
-    copy = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        try:
-            with (
-                path.open(encoding=encoding) as text,
-                copy.open("w", encoding="utf-8", newline="\n") as out,
-            ):
-                while chunk := text.read(_CHUNK_BYTES):
-                    out.write(chunk)
-        except UnicodeDecodeError as error:
-            raise BadMetadata(f"{path}: not {encoding} text ({error}) — get it again") from error
-        yield copy
-    finally:
-        remove(copy)
-
-
-def _encoding(path: Path) -> str:
-    """What the bytes of `path` are written in; cp1252, else Latin-1, where they are not Unicode."""
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD_BYTES)
-        if not head:
-            raise BadMetadata(f"{path}: is empty, expected metadata — get the file again")
-        if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-            return "utf-32"
-        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        if head[1:200:2].count(0) > len(head[1:200:2]) // 2:
-            return "utf-16-le"
-        if head[0:200:2].count(0) > len(head[0:200:2]) // 2:
-            return "utf-16-be"
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        undefined = False
-        chunk = head
-        while chunk:
-            # isascii is some twenty times faster than decoding, and nearly all metadata is ASCII
-            if not chunk.isascii() or decoder.getstate()[0]:
-                try:
-                    decoder.decode(chunk)
-                except UnicodeDecodeError:
-                    undefined = True
-                    break
-            chunk = stream.read(_CHUNK_BYTES)
-    if not undefined and not decoder.getstate()[0]:
-        return "utf-8"
-    try:
-        with path.open(encoding="cp1252", newline="") as text:
-            while text.read(_CHUNK_BYTES):
-                pass
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "cp1252"
-
-
-def _mixes_line_ends(path: Path) -> bool:
-    """Whether the lines end in more than one of LF, CRLF and CR, also where a cell has two lines."""
-    ends = {b"\n": 0, b"\r": 0, b"\r\n": 0}
-    last = b""
-    with path.open("rb") as stream:
-        while (chunk := stream.read(_CHUNK_BYTES)) and b"\r" not in chunk:
-            pass  # the files that matter for speed have none
-        stream.seek(0)
-        while chunk and (chunk := stream.read(_CHUNK_BYTES)):
-            for end in ends:
-                ends[end] += chunk.count(end)
-            ends[b"\r\n"] += last + chunk[:1] == b"\r\n"
-            last = chunk[-1:]
-    if ends[b"\r\n"] == 0:
-        return ends[b"\n"] > 0 and ends[b"\r"] > 0
-    return not ends[b"\n"] == ends[b"\r"] == ends[b"\r\n"]
-
-
 def refuse_pages(path: Path, file: RawFile) -> None:
     """Raise BadMetadata where a file is a web page, as of an error or a login."""
     with path.open("rb") as stream:
@@ -234,79 +151,57 @@ def _parquet(path: Path, file: RawFile) -> str:
     return f"select {columns} from read_parquet({sql_text(path)})"
 
 
-def _insert_lines(db: "duckdb.DuckDBPyConnection", file: RawFile, path: Path) -> int:
-    """Append every line that is not blank: cells too many are cut off, cells too few are null."""
-    import pyarrow as pa
+def memory_mib(card: Card, raw: Path) -> int:
+    """What DuckDB asks for to read the largest JSON file of a card, which may be one object.
 
-    width, total = len(file.columns), 0
-    names = [*file.columns, "file", "row"]
-    with open_text(path) as text:
-        lines = lines_of(text, file.delimiter, header=file.header)
-        while chunk := list(islice(lines, _CHUNK_ROWS)):
-            numbers, rows = zip(*chunk, strict=True)
-            padded = [(*row[:width], *[None] * (width - len(row))) for row in rows]
-            columns = [pa.array(cells, pa.string()) for cells in zip(*padded, strict=True)]
-            columns += [pa.array([file.path] * len(rows)), pa.array(numbers, pa.int64())]
-            db.register("lines_read", pa.table(dict(zip(names, columns, strict=True))))
-            db.execute(f"insert into {sql_name(file.table)} from lines_read")
-            db.unregister("lines_read")
-            total += len(rows)
-    return total
-
-
-def open_text(path: Path) -> IO[str]:
-    """A text file for reading, whatever it is written in; bytes that are no text are replaced."""
-    encoding = _encoding(path)
-    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
-    return path.open(encoding=encoding, errors="replace")
-
-
-def lines_of(text: Iterable[str], delimiter: str, *, header: bool) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a text file with their numbers, comments, header and blank lines left out.
-
-    Each line stands alone, so that a quote that never ends costs no other line; a cell has no blanks
-    around it. A blank as delimiter is any number of them.
+    The text twice and its tree in twice that, each rounded up to a power of two; a good part of it is
+    never touched.
     """
-    begun = False
-    for number, line in enumerate(text, start=1):
-        if not line.strip() or (not begun and _COMMENT.match(line)):
-            continue
-        if begun or not header:
-            yield number, split_cells(line.rstrip("\n"), delimiter)
-        begun = True
+    sizes = [raw / file.path for file in card.files if file.format == "json"]
+    largest = max((path.stat().st_size for path in sizes if path.is_file()), default=0)
+    return (4 << (largest >> 20).bit_length()) + _ROWS_MIB
 
 
-def split_cells(line: str, delimiter: str) -> list[str]:
-    """The cells of one line of text."""
-    if delimiter.isspace() and delimiter != "\t":
-        return line.split()
-    if '"' in line:
-        cells = next(csv.reader([line], delimiter=delimiter.strip(" "), skipinitialspace=True), [])
-    else:
-        cells = line.split(delimiter.strip(" "))
-    return [cell.strip() for cell in cells]
+def _load_json(db: "duckdb.DuckDBPyConnection", file: RawFile, path: Path, readable: Path) -> int:
+    """Append the objects of `readable`: one, one a line, or those of an array."""
+    if _begins_with_object(readable):
+        # As a rule it is one object, and may be hundreds of megabytes: as text it takes half the time
+        # and memory of read_json_objects, and where there are more objects it fails.
+        with suppress(BadMetadata):
+            return _insert(db, file, path, _objects(file, "content", f"read_text({sql_text(readable)})"))
+    # far above DuckDB's default of 16 MB
+    size = readable.stat().st_size + 1024
+    source = f"read_json_objects({sql_text(readable)}, maximum_object_size = {size})"
+    return _insert(db, file, path, _objects(file, "json", source))
 
 
-def _json(path: Path, file: RawFile) -> str:
+def _begins_with_object(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(_HEAD_BYTES).lstrip().startswith(b"{")
+
+
+def _objects(file: RawFile, column: str, source: str) -> str:
+    """A SELECT of the card's columns from objects as text.
+
+    Objects first, types after: read_json takes eight times as long over one large object.
+    """
     assert isinstance(file.columns, dict), "checked by load_card"
-    structure = sql_text(json.dumps(file.columns))
-    # One object may be the whole file, far above DuckDB's default of 16 MB.
-    size = path.stat().st_size + 1024
-    # Objects first, types after: read_json takes eight times as long over one large object.
-    return (
-        f"select unnest(from_json(json, {structure})) "
-        f"from read_json_objects({sql_text(path)}, maximum_object_size = {size})"
-    )
+    name, kind = next(iter(file.columns.items()))
+    made = f"from_json({column}, {sql_text(json.dumps(kind if file.whole else file.columns))})"
+    selected = f"{made} as {sql_name(name)}" if file.whole else f"unnest({made})"
+    return f"select {selected} from {source}"
 
 
 def _csv(path: Path, file: RawFile) -> str:
     dialect = _dialect(path, file)
     columns = ", ".join(f"{sql_text(name)}: 'varchar'" for name in dialect.names)
     wanted = ", ".join(sql_name(name) for name in file.columns)
+    # padding and quoted line ends together are for one thread only
+    short = ", null_padding = true, parallel = false" if file.short_lines else ""
     return (
         f"select {wanted} from read_csv({sql_text(path)}, auto_detect = false, header = false, "
         f"delim = {sql_text(dialect.delimiter)}, quote = '\"', escape = '\"', "
-        f"skip = {dialect.skip}, columns = {{{columns}}})"
+        f"skip = {dialect.skip}, columns = {{{columns}}}{short})"
     )
 
 
@@ -316,7 +211,7 @@ def _dialect(path: Path, file: RawFile) -> Dialect:
         text = stream.read(_HEAD_BYTES).decode("utf-8-sig", errors="replace")
     lines = _LINE_END.split(text)
     comments = 0
-    while comments < len(lines) and _COMMENT.match(lines[comments]):
+    while comments < len(lines) and COMMENT.match(lines[comments]):
         comments += 1
     if not any(lines[comments:]):
         raise BadMetadata(f"{path}: has no rows, expected {_expected(file)} — get the file again")

@@ -14,7 +14,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 
 from curation.catalog.identity import FREESOUND_ID, parse
-from curation.catalog.rawfiles import lines_of, open_text, split_cells
+from curation.catalog.textlines import lines_of, open_text, split_cells
 from curation.errors import UsageProblem
 
 _SAMPLE_ROWS = 2_000

@@ -87,5 +87,7 @@ def plant_damaged_rows(world: World) -> None:
                  doubt("avsync15", "unknown_clip_7", "unknown_clip_7", Reason.BAD_ID))  # fmt: skip
     world.damage("wavcaps/json_files/SoundBible/sb_final.json", {"id": None},
                  doubt("wavcaps", None, None, Reason.MISSING_ID))  # fmt: skip
+    world.damage("freesound/freesound_meta.csv", "?.flac,a caption,,nan,nobody,,",
+                 doubt("freesound", "nan", "nan", Reason.BAD_ID))  # fmt: skip
     world.damage("fsd50k/soundata_index.json", ("0", "dev"),
                  doubt("fsd50k", "0", "0", Reason.BAD_ID))  # fmt: skip

@@ -2,18 +2,21 @@
 
 from collections import Counter
 
+from curation.corpus.editions import plant_editions
+from curation.corpus.sound_relations import plant_sounds
 from curation.corpus.world import Row, World
 
 
 def plant_relations(world: World) -> None:
-    """Rows of all nine datasets; every two that share a recording are told to the world."""
+    """Rows of all ten datasets; every two that share a recording are told to the world."""
     _background(world)
     _audiocaps_inside_audioset(world)
     _vggsound_and_audioset(world)
     _inside_vggsound(world)
     _avsync15_out_of_vggsound(world)
     _wavcaps_by_id(world)
-    _freesound(world)
+    plant_sounds(world)
+    plant_editions(world)
     _paper_reuploads(world)
 
 
@@ -131,72 +134,6 @@ def _wavcaps_by_id(world: World) -> None:
         world.wavcaps("audioset_sl", row.source_id or "")
     for row in world.of("audioset", "eval")[:3]:  # of the evaluation part, which no list excludes
         world.share("no times", row, world.wavcaps("audioset_sl", row.source_id or ""))
-
-
-def _freesound(world: World) -> None:
-    """ESC-50, UrbanSound8K, FSD50K, Clotho and WavCaps take from one source."""
-    for split, n in (("dev", 240), ("eval", 70)):
-        for index in range(n):
-            clip = world.fsd50k(split, world.number(30_000, 600_000))
-            if split == "eval" and index < 9:
-                part = world.wavcaps("freesound", clip.source_id or "")
-                world.share("no times", clip, part)
-    for _ in range(200):
-        world.wavcaps("freesound", world.number(30_000, 600_000))
-    for index in range(60):
-        fold, source_id, target = (
-            index % 5 + 1,
-            world.number(30_000, 600_000),
-            world.random.randrange(50),
-        )
-        takes = [world.esc50(fold, source_id, take, target) for take in "AB"[: 1 + index % 2]]
-        _in_other_freesound_sets(world, index, source_id, takes)
-    for index in range(50):
-        fold, source_id = index % 10 + 1, world.number(30_000, 600_000)
-        start = world.random.randrange(0, 40_000_000) / 1_000_000
-        target = world.random.randrange(10)
-        slices = [
-            world.urbansound8k(fold, source_id, f"{target}-0-{i}", start + 4 * i, start + 4 * i + 4)
-            for i in range(3)
-        ]
-        _in_other_freesound_sets(world, index, source_id, slices)
-    # Neighbouring folds of UrbanSound8K, closer than a millisecond.
-    #   fold 10   |-- 4 s --|
-    #   fold 1              |-- 4 s --|        6.5 s: 6.4996 s is read as 6.5 s, 6.4994 s is not
-    for kind, start in (
-        ("ends touch when rounded to a millisecond", 6.4996),
-        ("shifted by all but a millisecond", 6.4994),
-        ("starts equal when rounded to a millisecond", 2.5004),
-    ):
-        source_id = world.number(30_000, 600_000)
-        test = world.urbansound8k(10, source_id, "3-0-0", 2.5, 6.5)
-        train = world.urbansound8k(1, source_id, "3-0-1", start, start + 4)
-        world.share(kind, test, train, test_list="urbansound8k@fold10")
-    names = ["Rain on a roof.wav", "Tram, doors (closing).wav", "00.wav"]
-    for split, n in (("development", 60), ("validation", 20), ("evaluation", 25)):
-        for name in names + [f"{split[:3]} sound {i:03d}.wav" for i in range(n - len(names))]:
-            world.clotho(split, name)
-    for i in range(20):
-        world.clotho("test", f"test_{i:04d}.wav")
-
-
-def _in_other_freesound_sets(world: World, index: int, source_id: str, clips: list[Row]) -> None:
-    if index % 6 == 0:
-        for clip in clips:
-            world.share("no times", clip, _once(world, "fsd50k", "dev", source_id))
-    elif index % 6 == 1:
-        for clip in clips:
-            world.share("no times", clip, _once(world, "wavcaps", "freesound", source_id))
-    elif index == 2:
-        for clip in clips:
-            world.share("no times", clip, _once(world, "fsd50k", "eval", source_id))
-
-
-def _once(world: World, dataset: str, split: str, source_id: str) -> Row:
-    for row in world.of(dataset, split):
-        if row.source_id == source_id:
-            return row
-    return world.fsd50k(split, source_id) if dataset == "fsd50k" else world.wavcaps(split, source_id)
 
 
 def _paper_reuploads(world: World) -> None:

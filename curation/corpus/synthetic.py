@@ -23,7 +23,9 @@ _PACKED = (
     "vggsound/lists/vggss.json",
     "wavcaps/json_files/FreeSound/fsd_final.json",
     "fsd50k/soundata_index.json",
+    "freesound/freesound_meta.csv",
 )
+_LATIN_1 = "clotho/clotho_metadata_"
 
 
 def write_corpus(folder: Path) -> Planted:
@@ -80,4 +82,7 @@ def _files(world: World) -> dict[str, bytes]:
     texts: dict[str, str] = {}
     for write in (*VIDEO_FORMATS, *SOUND_FORMATS):
         texts |= write(world)
-    return {path: text.encode() for path, text in sorted(texts.items())}
+    return {
+        path: text.encode("latin-1" if path.startswith(_LATIN_1) else "utf-8")
+        for path, text in sorted(texts.items())
+    }

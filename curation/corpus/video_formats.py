@@ -1,11 +1,11 @@
 """AudioSet, VGGSound, AudioCaps and AVSync15 as their publishers write them, down to quotes and CRLF.
 
-What each file looks like was read off the real one (`../shared/metadata`, its PROVENANCE.md names
-sources and commits).
+What a file looks like was read off the real one (`../shared/metadata`, its PROVENANCE.md names
+sources and commits), except where the card says `unverified`: there off what is published about it.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from curation.corpus.lines import (
@@ -76,23 +76,48 @@ def _audioset(world: World) -> dict[str, str]:
             "# YTID, start_seconds, end_seconds, positive_labels\n"
         )
         files[path] = head + with_damage(world, path, LF.join(lines) + LF, LF)
+    for part in ("train", "eval"):
+        rows = [
+            (row.clip_id, *event)
+            for row in by_id(world.lists[f"audioset@strong-{part}"])
+            for event in _events(world)
+        ]
+        header = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel"
+        files[f"audioset/audioset_{part}_strong.tsv"] = csv_text(
+            rows, header=header, end=LF, delimiter="\t"
+        )
     return files
+
+
+def _events(world: World) -> list[tuple[str, str, str]]:
+    """Start and end in the segment, and the class, of one to four sound events."""
+    events = []
+    for _ in range(world.random.randint(1, 4)):
+        start, end = sorted(world.random.sample(range(10_000), k=2))
+        events.append((f"{start / 1000:.3f}", f"{end / 1000:.3f}", world.random.choice(_ONTOLOGY)[0]))
+    return events
 
 
 def _vggsound(world: World) -> dict[str, str]:
     """No header and CRLF; the lists that others cut from it, each in its own manner."""
     path = "vggsound/vggsound.csv"
     labels = {row.clip_id: world.random.choice(_VGGSOUND_LABELS) for row in world.of("vggsound")}
-    text = csv_text(
-        (row.source_id, whole_seconds(row.start_s), labels[row.clip_id], row.split)
+    lines = {
+        row.clip_id: (row.source_id, whole_seconds(row.start_s), labels[row.clip_id], row.split)
         for row in by_id(world.of("vggsound"))
-    )
+    }
+    text = csv_text(line for line in lines.values() if "_" not in line[-1])
     files = {path: with_damage(world, path, text, CRLF)}
+    files["vggsound/github/vggsound.csv"] = csv_text(
+        (*lines[row.clip_id][:-1], part)
+        for part in ("train", "test")
+        for row in by_id(world.lists[f"vggsound@199467-{part}"])
+    )
     files["vggsound/github/test.csv"] = csv_text(
         (f"{row.clip_id}.mp4", labels[row.clip_id])
         for row in shuffled(world, world.lists["vggsound@github-test"])
     )
-    for name, file in (("mmaudio", "test"), ("mmaudio-val", "val")):
+    for name, file in (("mmaudio", "test"), ("mmaudio-val", "val"), ("mmaudio-train", "train")):
         full = f"vggsound@{name}"
         names = [row.clip_id for row in by_id(world.lists[full])] + world.strangers.get(full, [])
         files[f"vggsound/lists/mmaudio_vgg-{file}.tsv"] = csv_text(
@@ -136,16 +161,21 @@ def _audiocaps(world: World) -> dict[str, str]:
     """One row a caption: train has one each, val and test have five; version 2 writes them anew."""
     header = "audiocap_id,youtube_id,start_time,caption"
     files = {}
+    numbers = iter(world.random.sample(range(1, 110_000), k=5_000))
     for split, n in (("train", 1), ("val", 5), ("test", 5)):
         path = f"audiocaps/dataset/{split}.csv"
-        rows = _caption_rows(world, world.of("audiocaps", split), n)
+        rows = _caption_rows(world, world.of("audiocaps", split), n, numbers)
         files[path] = with_damage(world, path, csv_text(rows, header=header), CRLF)
+        if split == "train":
+            files["audiocaps/lists/mmaudio_audiocaps.tsv"] = _mmaudio_captions(world, rows)
+    rows = _caption_rows(world, world.lists["audiocaps@v2-train"], 1, numbers)
+    files["audiocaps/dataset2.0/train.csv"] = _with_broken_lines(csv_text(rows, header=header, end=LF))
     for split, name in (("test", "v2"), ("val", "v2-val")):
-        rows = _caption_rows(world, world.lists[f"audiocaps@{name}"], 5)
+        rows = _caption_rows(world, world.lists[f"audiocaps@{name}"], 5, numbers)
         lower = [(*row[:3], str(row[3]).lower()) for row in rows]
         files[f"audiocaps/dataset2.0/{split}.csv"] = csv_text(lower, header=header, end=LF)
     files["audiocaps/aac-datasets/train_v2.csv"] = csv_text(
-        _caption_rows(world, world.lists["audiocaps@aac-train-v2"], 1), header=header
+        _caption_rows(world, world.lists["audiocaps@aac-train-v2"], 1, numbers), header=header
     )
     files["audiocaps/lists/wavcaps_test_957.csv"] = csv_text(
         ((f"Y{row.source_id}.wav", *(sentence(world) for _ in range(5)))
@@ -169,10 +199,27 @@ def _audiocaps(world: World) -> dict[str, str]:
     return files
 
 
-def _caption_rows(world: World, rows: Iterable[Row], per_clip: int) -> list[tuple[Any, ...]]:
-    """The captions of a clip stand apart from one another, as in the real files."""
+def _mmaudio_captions(world: World, rows: list[tuple[Any, ...]]) -> str:
+    """By audiocap_id, which only the published captions bring to a clip."""
+    clips = {(row.source_id, row.start_s) for row in world.lists["audiocaps@mmaudio-train"]}
+    chosen = ((number, text) for number, id_, start, text in rows if (id_, start) in clips)
+    return csv_text(chosen, header="id\tcaption", end=LF, delimiter="\t")
+
+
+def _with_broken_lines(text: str) -> str:
+    """Three captions go on in a line of their own, as in copies from before October 2025."""
+    lines = text.split(LF)
+    for number in (3, 40, 200):
+        lines[number] = LF.join(lines[number].rsplit(" ", 1))
+    return LF.join(lines)
+
+
+def _caption_rows(
+    world: World, rows: Iterable[Row], per_clip: int, numbers: Iterator[int]
+) -> list[tuple[Any, ...]]:
+    """Captions with a number each; those of a clip stand apart from one another."""
     return [
-        (world.random.randrange(1, 110_000), row.source_id, whole_seconds(row.start_s), sentence(world))
+        (next(numbers), row.source_id, whole_seconds(row.start_s), sentence(world))
         for row in shuffled(world, [row for row in rows for _ in range(per_clip)])
     ]
 

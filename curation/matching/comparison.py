@@ -98,9 +98,8 @@ def compare(
     else:
         raise UsageProblem(
             f"{manifests}: nothing is built there; without --train the six training sets are "
-            f"compared ({', '.join(SIX_TRAINING_SETS)}; freesound is a part of wavcaps for now), and "
-            "fetching them needs the network — give a folder with their metadata: "
-            "curate fetch --from DIR && curate build"
+            f"compared ({', '.join(SIX_TRAINING_SETS)}), and fetching them needs the network — give a "
+            "folder with their metadata: curate fetch --from DIR && curate build"
         )
     if not heldout or not trains:
         raise UsageProblem(

@@ -6,7 +6,7 @@ A count is null where a whole side cannot tell: no row has an id, or a start.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from curation.catalog.lists import LIST_DIGEST, Selection, built_path
+from curation.catalog.lists import Selection, built_path, list_digest
 from curation.catalog.store import sql_text
 from curation.matching.annotation import suspected_counts
 from curation.matching.comparison import Comparison
@@ -33,7 +33,7 @@ def matrix(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str,
     published = _published_counts(db, comparison)
     tests = {}
     for index, test in enumerate(comparison.tests):
-        size = _test_size(db, index)
+        size = _test_size(db, index, test)
         cells = {}
         for column, selection in enumerate(columns):
             train = _train_size(db, comparison, test, index, selection)
@@ -104,13 +104,12 @@ def _cell(counts: dict[str, int] | None, test: dict[str, Any], train: dict[str, 
     return cell
 
 
-def _test_size(db: "duckdb.DuckDBPyConnection", index: int) -> dict[str, Any]:
+def _test_size(db: "duckdb.DuckDBPyConnection", index: int, test: Selection) -> dict[str, Any]:
     rows, identified, timed = db.execute(
         "select count(*), count(source_id), count(start_ms) from heldout where test = ?", [index]
     ).fetchone() or (0, 0, 0)
-    (digest,) = db.execute(f"select {LIST_DIGEST} from heldout where test = ?", [index]).fetchone() or (
-        "",
-    )
+    select = f"select {list_digest(test.pinned_by)} from heldout where test = ?"
+    (digest,) = db.execute(select, [index]).fetchone() or ("",)
     return {"rows": rows, "identified": identified, "timed": timed, "digest": digest}
 
 

@@ -177,11 +177,13 @@ def _define_pairs(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> No
     """The table `pairs`: one scan of the training side against everything that is looked for."""
     db.execute(
         """create temp table probes as
-        select test, dataset, clip_id, source, source_id, start_ms, end_ms, null as via
+        select test, dataset, clip_id, source, source_id, start_ms, end_ms, null as via,
+               false as is_foreign
         from heldout where source_id is not null
         union all
         -- other uploads of a held-out recording; their times are not those of the held-out clip
-        select h.test, h.dataset, h.clip_id, other.source, other.source_id, null, null, other.via
+        select h.test, h.dataset, h.clip_id, other.source, other.source_id, null, null, other.via,
+               false
         from heldout h
         join published mine on mine.rule = 'known_reupload'
             and mine.source = h.source and mine.source_id = h.source_id
@@ -189,11 +191,13 @@ def _define_pairs(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> No
             and other.source_id <> mine.source_id"""
     )
     for index, test in enumerate(comparison.tests):
-        # A list stands for items nobody can name where the test set has no ids, or where it lists
-        # clips that have some twin.
+        # A list stands for items nobody can name where some of the test set have no id, or where it
+        # lists clips that have some twin. Of recordings of the dataset it says nothing against the
+        # dataset itself.
         db.execute(
             """insert into probes
-            select $test, $dataset, null, p.source, p.source_id, p.start_ms, null, p.via
+            select $test, $dataset, null, p.source, p.source_id, p.start_ms, null, p.via,
+                   p.partner = 'same_id'
             from published p
             where p.rule = 'published_list' and list_contains(p.heldout, $dataset)
               and (p.partner = 'unknown'
@@ -221,6 +225,7 @@ def _define_pairs(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> No
         -- a training row that is itself an item of the test set is held out, not evidence
         where not exists (select 1 from items i
                   where i.test = h.test and i.dataset = t.dataset and i.clip_id = t.clip_id)
+          and not (h.is_foreign and h.dataset = t.dataset)
           -- an entry of a published list that tells a start is about that clip only
           and (h.clip_id is not null or h.start_ms is null or h.start_ms = t.start_ms)""",
         {"margin_ms": round(comparison.margin_s * 1000)},

@@ -4,7 +4,7 @@ Whole processes, interleaved (A B A B …), medians; seconds of CPU are noted be
 a busy machine better. Peak memory is the resident set that the kernel reports for the process: mapped
 pages of files count, the page cache does not. Every part writes `results/<part>.json` with machine,
 commit, versions and commands, and the tables in README.md are made from these files. Parts: build,
-overlaps, help, large, growth; see README.md.
+json, overlaps, help, large, growth; see README.md.
 
 Only the standard library is imported here: a child starts out with the peak memory of its parent.
 """
@@ -207,6 +207,36 @@ def _same_rows(manifests: Path, out: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(manifests), str(out)], check=True)
 
 
+def bench_json(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """`curate build` of one JSON object of 200 MB against DuckDB alone."""
+    folder, out = bench.work / "json", bench.work / "json-bare"
+    _run(_script("wavcaps_rows.py", folder / "metadata", "--megabytes", 200), bench.work)
+    manifests = folder / "manifests"
+    fetch = [CURATE, "fetch", "wavcaps", "--from", str(folder / "metadata")]
+    _run([*fetch, "--manifests", str(manifests)], bench.work)
+    found = bench.measure([
+        Command(name="bare", words=_script("bare_json.py", manifests, out)),
+        Command(
+            name="curate",
+            words=[CURATE, "build", "wavcaps", "--manifests", str(manifests)],
+            prepare=_forget(manifests),
+        ),
+    ])  # fmt: skip
+    _same_rows(manifests, out)
+    shutil.rmtree(folder)
+    return {"measured": found}, [
+        Target(
+            what="build / DuckDB alone, 200 MB of JSON", value=_ratio(found, "curate", "bare"), limit=2
+        ),
+        Target(
+            what="build of 200 MB of JSON, peak memory",
+            value=found["curate"]["peak_rss_mib"],
+            limit=1536,
+            unit="MiB",
+        ),
+    ]
+
+
 def bench_overlaps(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
     """`curate overlaps` on the real manifests against the same joins in SQL and in pandas."""
     manifests = bench.real()
@@ -317,6 +347,7 @@ def bench_help(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
 
 PARTS = {
     "build": bench_build,
+    "json": bench_json,
     "overlaps": bench_overlaps,
     "help": bench_help,
     "large": bench_large,

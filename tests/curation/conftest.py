@@ -1,6 +1,7 @@
 """What the tests of curation share: the offline corpus, and tiny datasets made of stated rows."""
 
 import csv
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     built = build(list(cards.values()), manifests)
     find_twins(manifests, cards)
     return Corpus(folder / "metadata", manifests, planted, cards, built)
+
+
+@pytest.fixture(scope="session")
+def nameless_clotho(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifests of the corpus, Clotho's made without the metadata files that tell its Freesound ids."""
+    folder = tmp_path_factory.mktemp("nameless") / "manifests"
+    shutil.copytree(corpus.manifests, folder, ignore=shutil.ignore_patterns("clean", "raw"))
+    raw = corpus.manifests / "clotho" / "raw"
+    shutil.copytree(raw, folder / "clotho" / "raw", ignore=shutil.ignore_patterns("*metadata_*"))
+    (result,) = build([corpus.cards["clotho"]], folder)
+    assert result.state == "built", result
+    return folder
 
 
 @pytest.fixture(scope="session")

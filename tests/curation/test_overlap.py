@@ -451,7 +451,7 @@ def test_clotho_gets_an_upper_bound_from_published_lists(corpus):
         (
             ("wavcaps",),
             None,
-            "'wavcaps' has no test split or default list, expected one of: wavcaps@sound",
+            "'wavcaps' has no test split or default list, expected one of: wavcaps@mmaudio-audioset-sl",
         ),
         (("vggsound",), ("esc50",), "'esc50' has no train split, expected one of: esc50@all"),
     ],

@@ -24,7 +24,7 @@ def curate() -> None:
 
 
 for command in (
-    *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build),
+    *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build, catalog.sql),
     matching.overlaps,
     *(decision.clean, decision.blame, decision.verify),
 ):

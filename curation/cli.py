@@ -6,7 +6,7 @@ from typing import NoReturn
 import click
 
 from curation import __version__
-from curation.commands import catalog, decision, matching
+from curation.commands import catalog, decision, export, matching
 from curation.console import run
 
 
@@ -26,7 +26,7 @@ def curate() -> None:
 for command in (
     *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build, catalog.sql),
     matching.overlaps,
-    *(decision.clean, decision.blame, decision.verify),
+    *(decision.clean, decision.blame, decision.verify, export.export),
 ):
     curate.add_command(command)
 

@@ -27,6 +27,10 @@ class Reason(StrEnum):
     SAME_RECORDING = "same_recording_as_heldout"
     REUPLOAD = "reupload_of_heldout"
     PUBLISHED = "on_published_exclusion_list"
+    # clean --extracted, unknown: the row is in rows.parquet, and not kept
+    NO_SUCH_CLIP = "no_such_clip"
+    AMBIGUOUS_ID = "ambiguous_id"
+    HELD_OUT = "held_out"
 
 
 @dataclass(slots=True)

@@ -1,11 +1,28 @@
 """Commands on what may stay: clean manifests, why, and whether they are unchanged."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from curation import options
 from curation.console import finish
+
+
+class NamedFile(click.ParamType[tuple[str, Path]]):
+    """`DATASET=FILE` as a name and a path."""
+
+    name = "named file"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        dataset, mark, path = value.partition("=")
+        if not (dataset and mark and path):
+            self.fail(f"{value!r}, expected DATASET=FILE, as vggsound=vgg-train.tsv", param, ctx)
+        return dataset, Path(path)
 
 
 @click.command()
@@ -23,6 +40,19 @@ from curation.console import finish
 @click.option("--use-published", is_flag=True, help="Also drop what published lists exclude.")
 @click.option("--name", default="default", show_default=True, help="The manifest is clean/NAME.")
 @click.option("--replace", is_flag=True, help="Make NAME anew though its options were others.")
+@click.option(
+    "--extracted",
+    type=NamedFile(),
+    multiple=True,
+    metavar="DATASET=TSV",
+    help="Also filter these extracted features: a tsv, and the folder of tensors beside it.",
+)
+@click.option(
+    "--extracted-out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the filtered copies of --extracted are written.",
+)
 @options.shared
 def clean(
     tests: tuple[str, ...],
@@ -33,6 +63,8 @@ def clean(
     use_published: bool,
     name: str,
     replace: bool,
+    extracted: tuple[tuple[str, Path], ...],
+    extracted_out: Path | None,
     manifests: Path,
     cards: tuple[Path, ...],
     as_json: bool,
@@ -42,11 +74,14 @@ def clean(
     \b
     Example: curate clean --test vggsound,audiocaps,clotho --name paper
     """
+    from dataclasses import asdict
+
     from curation.catalog.cards import load_cards
     from curation.catalog.record import stale_notes
     from curation.catalog.store import built_datasets, refresh_views
     from curation.decision.clean import clean as make_clean
     from curation.decision.decision_text import clean_text
+    from curation.decision.extracted import Extracted, check_inputs, filter_extracted
     from curation.decision.policy import CleanConfig, Policy
     from curation.files import locked
     from curation.matching.comparison import compare
@@ -60,7 +95,12 @@ def clean(
         margin_s=margin_s,
         use_published=use_published,
     )
+    if bool(extracted) != (extracted_out is not None):
+        raise click.UsageError("--extracted and --extracted-out go together, expected both or neither")
     known = load_cards(manifests, *cards)
+    inputs = [Extracted(dataset=dataset, tsv=tsv) for dataset, tsv in extracted]
+    if extracted_out:
+        check_inputs(inputs, extracted_out, known)
     compare(tests, train=train, manifests=manifests, cards=known)  # nothing is made for a wrong name
     with locked(manifests), Progress("clean") as progress:
         cleaned = make_clean(
@@ -72,12 +112,28 @@ def clean(
             progress=progress.query,
         )
         refresh_views(manifests)
+    filtered = []
+    if extracted_out:  # hours, maybe, and the manifests are only read: others may work on them
+        with Progress("clean --extracted") as progress:
+            filtered = filter_extracted(
+                inputs,
+                extracted_out,
+                name=name,
+                manifests=manifests,
+                cards=known,
+                progress=progress.bytes,
+            )
     finish(
-        {"command": "clean", "folder": str(cleaned.folder), "certificate": cleaned.document},
+        {
+            "command": "clean",
+            "folder": str(cleaned.folder),
+            "certificate": cleaned.document,
+            "extracted": [asdict(entry) for entry in filtered],
+        },
         as_json,
         text="\n".join([*stale_notes(manifests, built_datasets(manifests)), clean_text(cleaned)]),
         summary=f"clean/{name}: {cleaned.tally.sentence()}; {cleaned.held_out:,} held out, "
-        f"{cleaned.not_chosen:,} not chosen",
+        f"{cleaned.not_chosen:,} not chosen" + "".join(f"; {entry.sentence}" for entry in filtered),
         next_steps=("curate verify", "curate blame CLIP"),
     )
 

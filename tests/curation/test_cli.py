@@ -36,10 +36,12 @@ LINES: dict[str, tuple[str, ...]] = {
     "datasets": ("datasets",),
     "fetch": ("fetch", "--from", "CORPUS"),
     "build": ("build",),
+    "sql": ("sql", "select dataset, count(*) as clips from clips group by all order by all"),
     "overlaps": ("overlaps", "--test", "vggsound,audiocaps"),
     "clean": ("clean", "--test", "vggsound,audiocaps,clotho", "--name", "paper"),
     "blame": ("blame", "4PjEi5fFD6A"),
     "verify": ("verify",),
+    "export": ("export", "clean/paper", "--to", "huggingface", "--out", "exported"),
 }
 
 
@@ -236,7 +238,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert imported_by(words) == set()
 
 
-@pytest.mark.parametrize("name", ["datasets", "overlaps", "blame", "verify"])
+@pytest.mark.parametrize("name", ["datasets", "sql", "overlaps", "blame", "verify"])
 def test_command_imports_neither_torch_nor_pandas(name: str, here: Any) -> None:
     assert imported_by(here(name)) & {"torch", "pandas", "av"} == set()
 
@@ -265,7 +267,7 @@ def test_every_command_is_run_here() -> None:
 def test_json_is_one_document_on_stdout_and_the_talk_is_on_stderr(
     name: str, here: Any, curate: Run
 ) -> None:
-    if name in ("blame", "verify"):
+    if name in ("blame", "verify", "export"):
         curate(*here("clean"))
     code, out, err = curate(*here(name), "--json")
     assert code == 0, err
@@ -288,7 +290,7 @@ def test_json_of_a_command_that_cannot_start_leaves_stdout_empty(
 
 @pytest.mark.parametrize("name", LINES)
 def test_last_line_is_a_summary_whose_numbers_add_up(name: str, here: Any, curate: Run) -> None:
-    if name in ("blame", "verify"):
+    if name in ("blame", "verify", "export"):
         curate(*here("clean"))
     code, out, err = curate(*here(name))
     assert code == 0, err

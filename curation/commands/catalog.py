@@ -192,8 +192,8 @@ def build(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_j
     "--out",
     "target",
     type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write the rows to FILE instead of stdout.",
+    metavar="PATH",
+    help="Where it is written.",
 )
 @options.shared
 def sql(

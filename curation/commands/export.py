@@ -16,7 +16,7 @@ from curation.console import finish
     "format_",
     type=click.Choice(("mmaudio", "ids", "croissant", "huggingface")),
     required=True,
-    help="mmaudio: a tsv for each dataset; ids: one id a line; the others: Parquet, described.",
+    help="mmaudio: a folder with a tsv for each dataset; ids: a file; the others: a folder of Parquet.",
 )
 @click.option(
     "--out",
@@ -24,7 +24,7 @@ from curation.console import finish
     type=click.Path(path_type=Path),
     required=True,
     metavar="PATH",
-    help="Where it is written: a folder, for ids a file.",
+    help="Where it is written.",
 )
 @click.option(
     "--column",

@@ -67,15 +67,20 @@ class Answer:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = self.rows()
-        with _refusals(self._asked):
-            # Not through Arrow's stream: closing it after an error waits for ever.
-            schema = self._db.sql(f"{self._sql} limit 0").to_arrow_table().schema
-            with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-                while group := list(itertools.islice(rows, _GROUP_ROWS)):
-                    columns = zip(schema, zip(*group, strict=True), strict=True)
-                    arrays = [pa.array(values, field.type) for field, values in columns]
-                    writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        with _refusals(self._asked), contextlib.ExitStack() as stack:
+            reader = self._db.sql(self._sql).to_arrow_reader(_GROUP_ROWS)
+            stack.callback(reader.close)  # else, after an error in it, closing the connection hangs
+            writer = stack.enter_context(pq.ParquetWriter(target, reader.schema, compression="zstd"))
+            held = pa.Table.from_batches([], reader.schema)
+            for batch in reader:
+                self.num_rows += batch.num_rows
+                held = pa.concat_tables([held, pa.Table.from_batches([batch])])
+                whole = held.num_rows - held.num_rows % _GROUP_ROWS
+                if whole:
+                    writer.write_table(held.slice(0, whole), row_group_size=_GROUP_ROWS)
+                    held = held.slice(whole)
+            if held.num_rows:
+                writer.write_table(held)
 
 
 @contextlib.contextmanager
@@ -130,9 +135,12 @@ def _refusals(sql: str) -> Iterator[None]:
             f"{_shown(sql)}: needs more than {_MEMORY_MIB} MiB of memory ({first_line(error)}), "
             "expected less — ask for fewer columns, or add a limit"
         ) from error
-    except (duckdb.Error, pa.ArrowException) as error:
-        if says_full(error):
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        # Through Arrow's stream, what DuckDB says comes as an OSError without a number.
+        if says_full(error) or getattr(error, "errno", None) is not None:
             raise
+        if "interrupt" in str(error).lower():
+            raise KeyboardInterrupt from error
         raise UsageProblem(
             f"{_shown(sql)}: {first_line(error)}; expected a SELECT over the views — they are listed "
             'by: curate sql "show tables"'

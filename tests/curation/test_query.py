@@ -256,6 +256,7 @@ def test_damaged_manifest_is_named(corpus: Any, curate: Any, tmp_path: Path) -> 
     assert "expected Parquet as curate wrote it" in err
 
 
+@pytest.mark.slow
 def test_signal_during_an_answer_ends_with_130(in_folder: Any, curate: Any) -> None:
     import signal
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from curation import __version__
-from curation.commands import catalog, decision, matching
+from curation.commands import catalog, decision, export, matching
 from curation.console import run
 
 
@@ -25,9 +25,9 @@ def curate() -> None:
 
 
 for command in (
-    *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build, catalog.card),
+    *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build, catalog.card, catalog.sql),
     matching.overlaps,
-    *(decision.clean, decision.blame, decision.verify, decision.revoke),
+    *(decision.clean, decision.blame, decision.verify, export.export, decision.revoke),
 ):
     curate.add_command(command)
 

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ import click
 
 from curation.errors import FoleyproofError, UsageProblem
 
+_LINES_AT_ONCE = 1_000
 _AGAIN_S = 0.5  # after which a signal that had no effect is raised again
 
 
@@ -42,6 +43,29 @@ def finish(
     steps = [step + _places(context) if step.startswith("curate") else step for step in next_steps]
     _say(f"next: {'; '.join(steps)}", err=True)
     context.exit(code)
+
+
+def stream(lines: Iterable[str]) -> bool:
+    """Print data as it comes; whether somebody read all of it, as in `curate … | head` nobody does."""
+    from curation.files import disk_space
+
+    def write(text: str) -> None:
+        with disk_space(Path("standard output")):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    held: list[str] = []
+    try:
+        for line in lines:
+            held.append(line + "\n")
+            if len(held) >= _LINES_AT_ONCE:
+                write("".join(held))
+                held.clear()
+        write("".join(held))
+    except BrokenPipeError:
+        _give_up(sys.stdout)
+        return False
+    return True
 
 
 def agreed(text: str, summary: str, *, yes: bool) -> None:

@@ -31,6 +31,10 @@ class Reason(StrEnum):
     PUBLISHED = "on_published_exclusion_list"
     SAME_ANNOTATION = "same_annotation_as_heldout"
     LICENCE = "licence_not_allowed"
+    # clean --extracted, unknown: the row is in rows.parquet, and not kept
+    NO_SUCH_CLIP = "no_such_clip"
+    AMBIGUOUS_ID = "ambiguous_id"
+    HELD_OUT = "held_out"
 
 
 @dataclass(slots=True)

@@ -8,9 +8,11 @@ import contextlib
 import glob
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from curation.catalog.record import OWN_LISTS, dataset_folder
 from curation.errors import BadCard, BadManifest, UsageProblem
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import duckdb
 
 VIEWS_FILE = "manifests.duckdb"
+_Given = TypeVar("_Given")
+_SIGNALS_S = 0.1  # how long a signal may go unseen
 _THREADS = "select current_setting('threads')::integer"
 
 
@@ -98,20 +102,53 @@ def one_thread(db: "duckdb.DuckDBPyConnection") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _damage(folder: Path) -> Iterator[None]:
-    """Turn what DuckDB says of damaged bytes into `BadManifest`; what it says of our SQL stays."""
+def interruptible() -> Iterator[None]:
+    """Turn each way in which DuckDB says that a signal came while it worked into KeyboardInterrupt."""
     import duckdb
 
-    damage = (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException)
     try:
         yield
-    except RuntimeError as error:  # so DuckDB says that a signal came while it worked
+    except RuntimeError as error:
         if "interrupted" in str(error):
             raise KeyboardInterrupt from error
         raise
     except duckdb.Error as error:
         if isinstance(error, duckdb.InterruptException) or "KeyboardInterrupt" in str(error):
             raise KeyboardInterrupt from error
+        raise
+
+
+def aside(db: "duckdb.DuckDBPyConnection", work: Callable[[], _Given]) -> _Given:
+    """What `work` on the connection gives; a signal ends it also while DuckDB hands out rows.
+
+    It runs in a thread, because a signal is only seen here between two lines of Python, and a batch of
+    rows may take hours.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(work)
+        try:
+            while True:
+                with contextlib.suppress(FutureTimeout):
+                    return future.result(timeout=_SIGNALS_S)
+                if future.done():  # it was the work that timed out
+                    return future.result()
+        except BaseException:
+            while not future.done():  # again and again: between two queries nothing is stopped
+                db.interrupt()
+                wait([future], timeout=_SIGNALS_S)
+            raise
+
+
+@contextlib.contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Turn what DuckDB says of damaged bytes into `BadManifest`; what it says of our SQL stays."""
+    import duckdb
+
+    damage = (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException)
+    try:
+        with interruptible():
+            yield
+    except duckdb.Error as error:
         # Thrift's complaints about a footer come as the base class itself.
         if isinstance(error, damage) or type(error) is duckdb.Error:
             raise BadManifest(
@@ -150,7 +187,11 @@ def first_line(error: Exception) -> str:
 
 
 def single_select(sql: str) -> bool:
-    """Whether `sql` is exactly one SELECT statement."""
+    """Whether `sql` is exactly one SELECT statement.
+
+    That alone does not keep it from writing: `with x as (copy … to …) from x` is a SELECT to DuckDB.
+    As a subquery, `from (…)`, it is refused.
+    """
     import duckdb
 
     try:
@@ -249,6 +290,9 @@ def write_views(manifests: Path, target: Path) -> list[str]:
 def open_manifests(path: str | Path) -> "duckdb.DuckDBPyConnection":
     """A read-only DuckDB connection with a view for each built table (`clips`, `vggsound`, …).
 
+    It reads no file outside the manifests, and reaches no network. COPY of a person's own goes into
+    the manifests folder or fails: to write elsewhere, take the answer as Arrow or pandas.
+
     Raises:
         UsageProblem: nothing was built in `path`.
         BadManifest: a built file cannot be read.
@@ -268,7 +312,20 @@ def open_manifests(path: str | Path) -> "duckdb.DuckDBPyConnection":
         made = Path(scratch) / VIEWS_FILE
         if faults := write_views(manifests, made):
             raise BadManifest(f"{manifests}: {faults[0]}, expected Parquet as curate wrote it")
-        return duckdb.connect(str(made), read_only=True)
+        db = duckdb.connect(str(made), read_only=True)
+    _confine(db, manifests.resolve())
+    return db
+
+
+def _confine(db: "duckdb.DuckDBPyConnection", manifests: Path) -> None:
+    """Let `db` reach the manifests folder, and what links in it make views of, and nothing else."""
+    files = sorted({str(path.resolve()) for paths in _view_files(manifests).values() for path in paths})
+    db.execute("set autoinstall_known_extensions = false; set autoload_known_extensions = false")
+    db.execute("set enable_progress_bar = true; set enable_progress_bar_print = false")  # not on stdout
+    db.execute(f"set temp_directory = {sql_text(manifests / f'spill.tmp-{os.getpid()}')}")
+    db.execute(f"set allowed_directories = [{sql_text(str(manifests) + os.sep)}]")
+    db.execute(f"set allowed_paths = [{', '.join(map(sql_text, files))}]")
+    db.execute("set enable_external_access = false")
 
 
 def refresh_views(manifests: Path) -> list[str]:

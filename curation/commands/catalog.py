@@ -230,3 +230,59 @@ def new_card(
         f"fill in licences and citation in {folder / 'card.toml'}",
         next_steps=(f"curate build {name}",),
     )
+
+
+# A SELECT may begin with a comment, `-- why`.
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("select", metavar="SELECT", type=click.UNPROCESSED)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("table", "csv", "jsonl", "parquet")),
+    default="table",
+    show_default=True,
+    help="How the rows are written; parquet needs --out.",
+)
+@click.option(
+    "--out",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Where it is written.",
+)
+@options.shared
+def sql(
+    select: str,
+    format_: str,
+    target: Path | None,
+    manifests: Path,
+    cards: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Ask the manifests anything: one SELECT over their views, which can write nothing.
+
+    \b
+    Example: curate sql "select dataset, split, count(*) from clips group by all order by all"
+    """
+    from curation.catalog.query import LINES, answer, json_lines, summary, write
+    from curation.console import stream
+
+    if as_json and target:
+        raise click.UsageError("--json prints one document, --out writes a file: expected one of them")
+    if format_ == "parquet" and not (target or as_json):
+        raise click.UsageError("--format parquet is no text, expected --out FILE with it")
+    whole = True
+    with answer(select, manifests) as found:
+        if target:
+            write(found, format_, target, manifests)
+        else:
+            whole = stream(json_lines(found) if as_json else LINES[format_](found))
+    total = summary(found, format="" if as_json else format_, target=target)
+    finish(
+        {},
+        False,  # the document is printed already, in pieces
+        text="",
+        summary=total if whole else f"{total} until the reader left",
+        next_steps=('curate sql "show tables"',),
+        summary_to_stderr=as_json or (target is None and format_ != "table"),
+    )

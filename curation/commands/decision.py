@@ -1,11 +1,28 @@
 """Commands on what may stay: clean manifests, why, and whether they are unchanged."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from curation import options
 from curation.console import finish
+
+
+class NamedFile(click.ParamType[tuple[str, Path]]):
+    """`DATASET=FILE` as a name and a path."""
+
+    name = "named file"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        dataset, mark, path = value.partition("=")
+        if not (dataset and mark and path):
+            self.fail(f"{value!r}, expected DATASET=FILE, as vggsound=vgg-train.tsv", param, ctx)
+        return dataset, Path(path)
 
 
 @click.command()
@@ -31,6 +48,19 @@ from curation.console import finish
 )
 @click.option("--name", default="default", show_default=True, help="The manifest is clean/NAME.")
 @options.replace
+@click.option(
+    "--extracted",
+    type=NamedFile(),
+    multiple=True,
+    metavar="DATASET=TSV",
+    help="Also filter these extracted features: a tsv, and the folder of tensors beside it.",
+)
+@click.option(
+    "--extracted-out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the filtered copies of --extracted are written.",
+)
 @options.shared
 def clean(
     tests: tuple[str, ...],
@@ -43,6 +73,8 @@ def clean(
     licences: tuple[str, ...] | None,
     name: str,
     replace: bool,
+    extracted: tuple[tuple[str, Path], ...],
+    extracted_out: Path | None,
     manifests: Path,
     cards: tuple[Path, ...],
     as_json: bool,
@@ -52,6 +84,8 @@ def clean(
     \b
     Example: curate clean --test vggsound,audiocaps,clotho --name paper
     """
+    from dataclasses import asdict
+
     from curation.catalog.cards import load_cards
     from curation.catalog.licence import known_licences
     from curation.catalog.lists import list_names
@@ -60,6 +94,7 @@ def clean(
     from curation.catalog.store import built_datasets, refresh_views
     from curation.decision.clean import clean as make_clean
     from curation.decision.decision_text import clean_text
+    from curation.decision.extracted import Extracted, check_inputs, filter_extracted
     from curation.decision.policy import CleanConfig, Policy
     from curation.files import locked
     from curation.matching.comparison import compare
@@ -76,7 +111,12 @@ def clean(
         use_annotations=use_annotations,
         licences=known_licences(licences or ()),
     )
+    if bool(extracted) != (extracted_out is not None):
+        raise click.UsageError("--extracted and --extracted-out go together, expected both or neither")
     known = load_cards(manifests, *cards)
+    inputs = [Extracted(dataset=dataset, tsv=tsv) for dataset, tsv in extracted]
+    if extracted_out:
+        check_inputs(inputs, extracted_out, known)
     # nothing is made for a wrong name
     compare(config.tests, train=config.train, manifests=manifests, cards=known)
     with locked(manifests), Progress("clean") as progress:
@@ -89,8 +129,24 @@ def clean(
             progress=progress.query,
         )
         refresh_views(manifests)
+    filtered = []
+    if extracted_out:  # hours, maybe, and the manifests are only read: others may work on them
+        with Progress("clean --extracted") as progress:
+            filtered = filter_extracted(
+                inputs,
+                extracted_out,
+                name=name,
+                manifests=manifests,
+                cards=known,
+                progress=progress.bytes,
+            )
     finish(
-        {"command": "clean", "folder": str(cleaned.folder), "certificate": cleaned.document},
+        {
+            "command": "clean",
+            "folder": str(cleaned.folder),
+            "certificate": cleaned.document,
+            "extracted": [asdict(entry) for entry in filtered],
+        },
         as_json,
         text="\n".join(
             [
@@ -100,7 +156,7 @@ def clean(
             ]
         ),
         summary=f"clean/{name}: {cleaned.tally.sentence()}; {cleaned.held_out:,} held out, "
-        f"{cleaned.not_chosen:,} not chosen",
+        f"{cleaned.not_chosen:,} not chosen" + "".join(f"; {entry.sentence}" for entry in filtered),
         next_steps=("curate verify", "curate blame CLIP"),
     )
 

@@ -38,10 +38,12 @@ LINES: dict[str, tuple[str, ...]] = {
     "build": ("build",),
     "card new": ("card", "new", "CORPUS/avsync15/asva_metadata.csv", "--dataset", "mine", "--replace",
                  "--manifests", "other"),
+    "sql": ("sql", "select dataset, count(*) as clips from clips group by all order by all"),
     "overlaps": ("overlaps", "--test", "vggsound,audiocaps"),
     "clean": ("clean", "--test", "vggsound,audiocaps,clotho", "--name", "paper"),
     "blame": ("blame", "4PjEi5fFD6A"),
     "verify": ("verify",),
+    "export": ("export", "clean/paper", "--to", "huggingface", "--out", "exported"),
     "revoke": ("revoke", "4PjEi5fFD6A", "--dry-run"),
 }  # fmt: skip
 
@@ -207,6 +209,7 @@ def test_same_option_means_the_same_everywhere() -> None:
         for parameter in command.params:
             # blame asks a clean manifest where others make one
             asks = name == "blame" and parameter.opts[0] in ("--name", "--test")
+            asks = asks or (name, parameter.opts[0]) == ("sql", "--format")  # of rows, not of a matrix
             if isinstance(parameter, click.Option) and not asks:
                 meaning = (parameter.help, parameter.metavar, str(parameter.default))
                 meanings.setdefault(parameter.opts[0], set()).add(meaning)
@@ -241,7 +244,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert imported_by(words) == set()
 
 
-@pytest.mark.parametrize("name", ["datasets", "overlaps", "blame", "verify"])
+@pytest.mark.parametrize("name", ["datasets", "sql", "overlaps", "blame", "verify"])
 def test_command_imports_neither_torch_nor_pandas(name: str, here: Any) -> None:
     assert imported_by(here(name)) & {"torch", "pandas", "av"} == set()
 
@@ -270,7 +273,7 @@ def test_every_command_is_run_here() -> None:
 def test_json_is_one_document_on_stdout_and_the_talk_is_on_stderr(
     name: str, here: Any, curate: Run
 ) -> None:
-    if name in ("blame", "verify"):
+    if name in ("blame", "verify", "export"):
         curate(*here("clean"))
     code, out, err = curate(*here(name), "--json")
     assert code == 0, err
@@ -293,7 +296,7 @@ def test_json_of_a_command_that_cannot_start_leaves_stdout_empty(
 
 @pytest.mark.parametrize("name", LINES)
 def test_last_line_is_a_summary_whose_numbers_add_up(name: str, here: Any, curate: Run) -> None:
-    if name in ("blame", "verify"):
+    if name in ("blame", "verify", "export"):
         curate(*here("clean"))
     code, out, err = curate(*here(name))
     assert code == 0, err

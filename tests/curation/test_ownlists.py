@@ -4,7 +4,8 @@ import csv
 import gzip
 import json
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from curation.files import sha256_file
 
 A, B, C, D = "FhaYvI1yrUM", "4PjEi5fFD6A", "--PJHxphWEs", "abcdefghijk"
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def lists_leave_no_trace(corpus: Any) -> Iterator[None]:
+    """The corpus is everybody's: what these tests build in it goes again."""
+    yield
+    shutil.rmtree(corpus.manifests / "lists", ignore_errors=True)
+    shutil.rmtree(corpus.manifests / "clean" / "own_list", ignore_errors=True)
 
 
 def _written(source_id: str, start_s: float, form: int) -> str:

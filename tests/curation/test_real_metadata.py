@@ -4,6 +4,7 @@ Sources: the table of the first issue; ../shared/research/CURATION_TOOLS.md, end
 there by other programs than ours). Each count is of test clips, by id / interval / same start.
 """
 
+import gzip
 import json
 import subprocess
 import sys
@@ -283,3 +284,36 @@ def test_same_annotation_finds_129_pairs_and_says_what_chance_gives(issue, workp
     }
     assert len(pairs) == 129
     assert ("FhaYvI1yrUM_000021", "4PjEi5fFD6A_000021") in pairs
+
+
+def test_exported_test_list_is_that_of_mmaudio(workplace, shared_metadata):
+    """Row for row the ids and labels of its own `sets/vgg-test.tsv`."""
+    path = shared_metadata / "vggsound" / "lists" / "mmaudio_vgg-test.tsv.gz"
+    theirs = gzip.decompress(path.read_bytes()).decode().splitlines()
+    made = _run(workplace, "export", "vggsound@mmaudio", "--to", "mmaudio", "--out", "exported")
+    assert made.returncode == 0, made.stderr
+    ours = (workplace / "exported" / "vggsound.tsv").read_text(encoding="utf-8").splitlines()
+    assert (ours[0], sorted(ours)) == (theirs[0], sorted(theirs))
+    assert len(ours) == 15_222
+
+
+def test_no_row_of_a_test_list_is_kept_of_extracted_features(workplace, shared_metadata):
+    words = [
+        "clean",
+        "--name",
+        "filtered",
+        "--train",
+        "vggsound",
+        "--extracted-out",
+        "filtered",
+        "--json",
+    ]
+    for part in ("test", "val"):
+        packed = shared_metadata / "vggsound" / "lists" / f"mmaudio_vgg-{part}.tsv.gz"
+        (workplace / f"vgg-{part}.tsv").write_bytes(gzip.decompress(packed.read_bytes()))
+        words += ["--extracted", f"vggsound=vgg-{part}.tsv"]
+    made = _run(workplace, *words)
+    assert made.returncode == 0, made.stderr
+    found = {entry["tsv"]: entry for entry in json.loads(made.stdout)["extracted"]}
+    counts = {tsv: (e["kept"], e["dropped"], e["unknown"]) for tsv, e in found.items()}
+    assert counts == {"vgg-test.tsv": (0, 0, 15_221), "vgg-val.tsv": (2_046, 2, 0)}

@@ -252,6 +252,35 @@ def interrupted_by(number: signal.Signals) -> Callable[[Bench], Outcome]:
     return act
 
 
+def with_features(change: Callable[[Path], Any], *words: str) -> Callable[[Bench], Outcome]:
+    """clean --extracted over two rows of features, damaged by `change`."""
+
+    def act(bench: Bench) -> Outcome:
+        folder = bench.folder / "features" / "x"
+        folder.mkdir(parents=True)
+        folder.with_suffix(".tsv").write_text("id\tlabel\na\tb\nc\td\n")
+        meta = {"mean": {"shape": [2, 3], "dtype": "torch.float32"}, "shape": []}
+        (folder / "meta.json").write_text(json.dumps(meta))
+        (folder / "mean.memmap").write_bytes(bytes(24))
+        change(folder)
+        given = words or (f"vggsound={folder}.tsv",)
+        out = str(bench.folder / "out")
+        return bench.curate("clean", "--name", "paper", "--extracted", *given, "--extracted-out", out)
+
+    return act
+
+
+def exported(*words: str) -> Callable[[Bench], Outcome]:
+    """export into a folder that is somebody else's."""
+
+    def act(bench: Bench) -> Outcome:
+        (bench.folder / "mine").mkdir()
+        (bench.folder / "mine" / "notes.txt").write_text("mine")
+        return bench.curate("export", *words, "--out", str(bench.folder / "mine"))
+
+    return act
+
+
 def second_build(bench: Bench) -> Outcome:
     """A real second process while the first builds; the first is not disturbed."""
     first = bench.start("build", "audioset")
@@ -703,6 +732,80 @@ CASES = [
     Case(input="a certificate that is no JSON: made anew", stage="clean", exit=0,
          damage=rewritten("clean/paper/certificate.json", lambda content: b"{"),
          says="clean/paper: 17 rows = 11 kept + 6 dropped"),
+    # -- sql
+    Case(input="COPY", stage="sql", exit=2, command=("sql", "copy (select 1) to 'x.csv'"),
+         says="\"copy (select 1) to 'x.csv'\": expected exactly one SELECT, nothing else"),
+    Case(input="COPY inside a SELECT", stage="sql", exit=2,
+         command=("sql", "with x as (copy (select 1) to 'x.csv') from x"),
+         says=": Binder Error: WITH clause containing a COPY statement must be at the top level"),
+    Case(input="a function that runs a statement", stage="sql", exit=2,
+         command=("sql", "from json_execute_serialized_sql(json_serialize_sql('select 1'))"),
+         says=": calls json_execute_serialized_sql, which runs other statements"),
+    Case(input="two statements", stage="sql", exit=2, command=("sql", "select 1; select 2"),
+         says="'select 1; select 2': expected exactly one SELECT, nothing else"),
+    Case(input="a setting", stage="sql", exit=2, command=("sql", "set enable_external_access = true"),
+         says="'set enable_external_access = true': expected exactly one SELECT, nothing else"),
+    Case(input="a file outside the manifests", stage="sql", exit=2,
+         command=("sql", "from read_text('/etc/hostname')"),
+         says=': Permission Error: Cannot access file "/etc/hostname"'),
+    Case(input="an address", stage="sql", exit=2, command=("sql", "from read_csv('http://127.0.0.1:9/x')"),
+         says=": Permission Error: Cannot access file"),
+    Case(input="an unknown column", stage="sql", exit=2, command=("sql", "select colour from clips"),
+         says="'select colour from clips': Binder Error: Referenced column"),
+    Case(input="no SQL", stage="sql", exit=2, command=("sql", ""), says="'': expected exactly one SELECT"),
+    Case(input="parquet on standard output", stage="sql", exit=2,
+         command=("sql", "from clips", "--format", "parquet"),
+         says="--format parquet is no text, expected --out FILE with it"),
+    Case(input="nothing is built", stage="sql", exit=2, damage=shutil.rmtree, command=("sql", "select 1"),
+         says="manifests: nothing is built there"),
+    Case(input="Parquet without footer, of the same size", stage="sql", exit=1,
+         damage=rewritten("vggsound/clips.parquet", no_footer), command=("sql", "from vggsound"),
+         says="manifests: no view clips: Invalid Input Error: No magic bytes"),
+    # -- export
+    Case(input="an unknown name", stage="export", exit=2,
+         command=("export", "vggsond", "--to", "ids", "--out", "METADATA/ids"),
+         says="unknown dataset 'vggsond', expected one of: audiocaps, audioset"),
+    Case(input="an unknown clean manifest", stage="export", exit=2,
+         command=("export", "clean/papre", "--to", "ids", "--out", "METADATA/ids"),
+         says="no clean manifest 'papre', expected one of: paper"),
+    Case(input="a dataset that is not built", stage="export", exit=2,
+         command=("export", "esc50/fold1", "--to", "ids", "--out", "METADATA/ids"),
+         says="esc50/fold1: esc50 is not built in manifests, expected"),
+    Case(input="a folder that export did not make", stage="export", exit=2,
+         act=exported("clean/paper", "--to", "huggingface"),
+         says="--out mine: is there, and export did not make it (it has no export.json)"),
+    Case(input="one bit of a manifest changed", stage="export", exit=13,
+         damage=rewritten("vggsound/clips.parquet", one_bit),
+         command=("export", "vggsound", "--to", "ids", "--out", "METADATA/ids"),
+         says="vggsound/clips.parquet: sha256 is "),
+    Case(input="one bit of kept.parquet changed", stage="export", exit=13,
+         damage=rewritten("clean/paper/kept.parquet", one_bit),
+         command=("export", "clean/paper", "--to", "mmaudio", "--out", "METADATA/out"),
+         says="clean/paper/kept.parquet: sha256 is "),
+    Case(input="no space", stage="export", exit=14, around=full_disk,
+         command=("export", "clean/paper", "--to", "croissant", "--out", "METADATA/out"),
+         says=": no space left on the disk"),
+    # -- clean --extracted
+    Case(input="features: no such tsv", stage="clean", exit=2,
+         act=with_features(lambda folder: folder.with_suffix(".tsv").unlink()),
+         says=": no such file, expected a tsv with a column id"),
+    Case(input="features: no dataset named", stage="clean", exit=2,
+         act=with_features(lambda folder: None, "x.tsv"),
+         says="Invalid value for '--extracted': 'x.tsv', expected DATASET=FILE"),
+    Case(input="features: other rows in the tsv than in the tensors", stage="clean", exit=1,
+         act=with_features(lambda folder: folder.with_suffix(".tsv").write_text("id\na\n")),
+         says="features/x: mean has shape [2, 3], expected 1 rows"),
+    Case(input="features: a tensor cut off", stage="clean", exit=1,
+         act=with_features(lambda folder: os.truncate(folder / "mean.memmap", 20)),
+         says="features/x: mean.memmap has 20 bytes, expected 24 bytes"),
+    Case(input="features: meta.json is no JSON", stage="clean", exit=1,
+         act=with_features(lambda folder: (folder / "meta.json").write_text("{")),
+         says="features/x: meta.json cannot be read"),
+    Case(input="features: a tensor named as a path", stage="clean", exit=1,
+         act=with_features(lambda folder: (folder / "meta.json").write_text('{"../x": {"shape": [2]}}')),
+         says="features/x: '../x' has dtype None and shape [2], expected tensors of numbers"),
+    Case(input="features: ids that no clip has", stage="clean", exit=0,
+         act=with_features(lambda folder: None), says="x.tsv: 2 rows = 0 kept + 0 dropped + 2 unknown"),
     # -- folders
     Case(input="a manifests folder named `it's two \"words\" é`", stage="all of them", exit=0,
          act=in_a_folder_named("it's two \"words\" é"), says="1 row = 1 dropped"),

@@ -1,0 +1,1 @@
+"""Manifests in the formats of others: metadata only, never media."""

@@ -80,9 +80,14 @@ def agreed(text: str, summary: str, *, yes: bool) -> None:
         click.confirm("Fetch it?", abort=True, err=True)
 
 
+def can_ask() -> bool:
+    """Whether somebody sits before a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def can_agree(*, yes: bool) -> None:
     """Raise UsageProblem where nobody has agreed to a download, and nobody can be asked."""
-    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not yes and not can_ask():
         raise UsageProblem(
             "nobody can be asked here whether files shall be fetched over the network, expected --yes "
             "(--dry-run shows them with sizes and licences) — or --from DIR, a folder that has them"

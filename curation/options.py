@@ -95,4 +95,5 @@ margin = click.option(
 replace = click.option(
     "--replace", is_flag=True, help="Make it anew though there is another of its name."
 )
+yes = click.option("--yes", is_flag=True, help="Fetch without asking.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")

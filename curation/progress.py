@@ -54,6 +54,10 @@ class Progress:
         self._label, self._db, self._unit = label, None, " MB"
         self._part = (round(done / 1e6, 1), round(total / 1e6, 1) if total else None)
 
+    def waiting(self, host: str, wait_s: float) -> None:
+        """Say that a server asked to wait."""
+        self.item(f"{host} asks to wait {wait_s:.0f} s")
+
     def query(self, label: str, db: "duckdb.DuckDBPyConnection") -> None:
         """Say what is worked on now, and which connection knows how far it is."""
         self._label, self._db, self._part = label, db, None

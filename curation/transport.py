@@ -3,7 +3,8 @@
 A file grows as `<name>.part` beside its target, with `<name>.part.json` saying of which version of
 which address it is; it takes its name when it is whole and was looked at. Every address, that of a
 redirect too, is resolved once, checked, and connected to as checked. One request at a time, with a
-pause between two to the same host; what a server asks for with Retry-After is done.
+pause between two to the same host; what a server asks for with Retry-After is done, and one that
+refuses every request, or asks to wait long, is not asked again in the same run.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ from curation.files import disk_space, remove, sha256_file, write_json
 
 _Given = TypeVar("_Given")
 _CHUNK_BYTES = 1 << 20
+_WRITE_OUT_BYTES = 1 << 25
 _MAX_REDIRECTS = 5
 _REFUSED = (401, 402, 403, 407, 429, 451)
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -44,6 +46,14 @@ class _Broken(Exception):
     def __init__(self, why: str, *, wait_s: float | None = None, refused: bool = False) -> None:
         super().__init__(why)
         self.wait_s, self.refused = wait_s, refused
+
+
+class _Later(Exception):
+    """The server asks to wait longer than a run may."""
+
+    def __init__(self, said: str, wait_s: float) -> None:
+        super().__init__(said)
+        self.said, self.wait_s = said, wait_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +76,10 @@ class Transport:
     longest_wait_s: float = 300.0  # of a Retry-After: above it, the run ends
     slowest_bytes_per_s: float = 512.0  # below it for as long as the timeout: stalled
     sleep: Callable[[float], None] = time.sleep
-    _asked: dict[str, float] = field(default_factory=dict)
+    # told of a wait that a server asks for: its host, and seconds
+    waiting: Callable[[str, float], None] = lambda host, wait_s: None
+    _asked: dict[str, float] = field(default_factory=dict)  # when each host was asked last
+    _closed: dict[str, str] = field(default_factory=dict)  # hosts that want no more of us, and why
 
     @classmethod
     def for_users(cls) -> "Transport":
@@ -116,21 +129,37 @@ class Transport:
 
     def _again(self, url: str, attempt: Callable[[], _Given], *, part: Path | None = None) -> _Given:
         """What `attempt` gives; it is repeated while a failure may pass, or while it gets further."""
-        failures, furthest = 0, _size(part)
+        failures, furthest, host = 0, _size(part), _host(url)
+        if host in self._closed:
+            raise RemoteRefuses(
+                f"{url}: not asked for, as {host} answered {self._closed[host]} before — run the same "
+                "command again later; it continues where it stopped"
+            )
         while True:
             try:
                 return attempt()
+            except _Later as error:
+                self._closed[host] = error.said
+                raise RemoteRefuses(
+                    f"{url}: {error.said}, asks to wait {error.wait_s / 60:.0f} minutes — run the same "
+                    "command again then"
+                ) from error
             except _Broken as error:
                 failures = 1 if _size(part) > furthest else failures + 1
                 furthest = max(furthest, _size(part))
                 if failures >= self.attempts:
                     kind = RemoteRefuses if error.refused else TransferFailed
+                    if error.refused:
+                        self._closed[host] = str(error)
                     raise kind(
                         f"{url}: {error}, {self.attempts} times — run the same command again later; "
                         "it continues where it stopped"
                     ) from error
                 wait_s = self.backoff_s * 2 ** (failures - 1)
-                self.sleep(max(wait_s, error.wait_s or 0))
+                if error.wait_s and error.wait_s > wait_s:
+                    wait_s = error.wait_s
+                    self.waiting(host, wait_s)
+                self.sleep(wait_s)
 
     # ---- one request --------------------------------------------------------------------------------
 
@@ -170,12 +199,16 @@ class Transport:
             with part.open("rb") as former:
                 while chunk := former.read(_CHUNK_BYTES):
                     update(chunk)
-            done = begin
+            done = begun = begin
             for chunk in self._chunks(response):
                 out.write(chunk)
                 update(chunk)
                 done += len(chunk)
                 progress(done, total)
+                if done - begun >= _WRITE_OUT_BYTES:  # else all of it is written when it is fsynced
+                    out.flush()
+                    _write_out(out.fileno(), begun, done)
+                    begun = done
             if total is not None and done != total:
                 raise _Broken(f"ended after {done:,} of {total:,} bytes")
             out.flush()
@@ -246,10 +279,7 @@ class Transport:
             return
         said = f"{status} {response.reason}"
         if status in (429, 503) and wait_s is not None and wait_s > self.longest_wait_s:
-            raise RemoteRefuses(
-                f"{url}: {said}, asks to wait {wait_s / 60:.0f} minutes — run the same "
-                "command again then"
-            )
+            raise _Later(said, wait_s)
         if status == 429 or status >= 500 or status == 408:
             raise _Broken(said, wait_s=wait_s, refused=status == 429)
         if status in _REFUSED:
@@ -314,6 +344,13 @@ class _Connection(http.client.HTTPConnection):
         if self._tls:
             context = ssl.create_default_context()
             self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:  # said when it is asked
+        return url
 
 
 def _no_address(url: str) -> TransferFailed:
@@ -385,6 +422,12 @@ def _hashing() -> Iterator[tuple[Callable[[bytes], None], Callable[[], str]]]:
     finally:
         if thread.is_alive():
             chunks.put(None)
+
+
+def _write_out(handle: int, begin: int, end: int) -> None:
+    """Have the system write these bytes to the disk while more are coming, where it knows how."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
 
 def _about(part: Path) -> Path:

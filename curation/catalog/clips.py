@@ -9,7 +9,7 @@ import curation
 from curation.catalog.cards import NAME, Card
 from curation.catalog.identity import ID_MEANING
 from curation.catalog.revoked import is_revoked
-from curation.catalog.store import card_sql, num_rows, single_select, sql_text
+from curation.catalog.store import card_sql, num_rows, runs_others, single_select, sql_text
 from curation.errors import BadCard, BadMetadata, FoleyproofError
 from curation.files import canonical_json, replacing
 from curation.manifest import CLIP_COLUMNS, FORMAT, METADATA_KEY, PARQUET
@@ -53,6 +53,7 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card, revoked: Collection
         raise BadCard(f"{where}: expected exactly one SELECT, nothing else — see manifests/README.md")
     with card_sql(str(where)):
         given = db.sql(f"from ({card.sql}\n)").columns
+        _refuse_others(db, card.sql, str(where))
     unknown = set(given) - {name for name, _ in CLIP_COLUMNS} - set(_REQUIRED)
     lacking = set(_REQUIRED) - set(given)
     if unknown or lacking:
@@ -76,6 +77,11 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card, revoked: Collection
     )
     with card_sql(str(where)):
         return db.execute("select 1 from card_rows limit 1").fetchone() is not None
+
+
+def _refuse_others(db: "duckdb.DuckDBPyConnection", sql: str, where: str) -> None:
+    if runs_others(db, sql):
+        raise BadCard(f"{where}: calls a function that runs other statements, expected a SELECT without")
 
 
 def _reason(card: Card, revoked: Collection[str]) -> str:
@@ -305,6 +311,7 @@ def check_select(db: "duckdb.DuckDBPyConnection", card: Card, sql: str, what: st
         raise BadCard(f"{card.folder / 'card.toml'}: {what}: expected exactly one SELECT")
     with card_sql(f"{card.folder / 'card.toml'}: {what}"):
         columns: list[str] = db.sql(f"from ({sql}\n)").columns
+        _refuse_others(db, sql, f"{card.folder / 'card.toml'}: {what}")
     if not {"source", "source_id"} <= set(columns):
         raise BadCard(
             f"{card.folder / 'card.toml'}: {what}: columns {', '.join(columns)}, "

@@ -22,6 +22,7 @@ from curation.catalog.store import (
     interruptible,
     lock,
     open_manifests,
+    runs_others,
     single_select,
 )
 from curation.errors import BadManifest, UsageProblem
@@ -36,8 +37,6 @@ _MEMORY_MIB = 1024
 _BATCH_ROWS = 10_000
 _GROUP_ROWS = 122_880  # of Parquet, as DuckDB writes it
 _SHOWN_ROWS = 1_000  # of a table for people, whose widths need all of them
-# It parses and runs its argument when the plan is made already: as anything, also as COPY.
-_RUNS_OTHERS = "JSON_EXECUTE_SERIALIZED_SQL"
 
 
 @dataclass(slots=True)
@@ -103,11 +102,10 @@ def answer(sql: str, manifests: Path) -> Iterator[Answer]:
         db.execute("set python_enable_replacements = false")  # no Python variable is a table
         lock(db)
         with _refusals(sql):
-            plan = db.execute(f"explain (format json) {wrapped}").fetchall()
-            if any(_RUNS_OTHERS in str(part).upper() for part in plan):
+            if runs_others(db, sql.rstrip().rstrip(";")):
                 raise UsageProblem(
-                    f"{_shown(sql)}: calls {_RUNS_OTHERS.lower()}, which runs other statements, "
-                    "expected a SELECT without it"
+                    f"{_shown(sql)}: calls a function that runs other statements, expected a SELECT "
+                    "without it"
                 )
             described = db.execute(f"describe {wrapped}").fetchall()
         yield Answer([(str(row[0]), str(row[1])) for row in described], db, sql, wrapped)

@@ -201,6 +201,15 @@ def single_select(sql: str) -> bool:
     return len(statements) == 1 and statements[0].type == duckdb.StatementType.SELECT
 
 
+def runs_others(db: "duckdb.DuckDBPyConnection", sql: str) -> bool:
+    """Whether a SELECT calls the one function that runs another statement, which may be any.
+
+    Asked of the plan: the text may hide the name.
+    """
+    plan = db.execute(f"explain (format json) from (\n{sql}\n)").fetchall()
+    return any("JSON_EXECUTE_SERIALIZED_SQL" in str(part).upper() for part in plan)
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn DuckDB's complaints about a damaged Parquet file into `BadManifest`."""

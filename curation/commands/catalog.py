@@ -3,11 +3,15 @@
 import re
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from curation import options
 from curation.console import finish
+
+if TYPE_CHECKING:
+    from curation.catalog.cards import Card
 
 
 @click.command()
@@ -65,7 +69,7 @@ def datasets(manifests: Path, cards: tuple[Path, ...], as_json: bool) -> None:
     help="Take files from DIR/<dataset>/<path in the card>, with or without .gz.",
 )
 @options.dry_run
-@click.option("--yes", is_flag=True, help="Fetch without asking.")
+@options.yes
 @click.option("--offline", is_flag=True, help="Do not touch the network; say what is at hand.")
 @options.shared
 def fetch(
@@ -116,6 +120,7 @@ def fetch(
             )
         agreed(plan_text(planned), plan_summary(planned), yes=yes)
         with locked(manifests), Progress("fetch") as progress:
+            transport.waiting = progress.waiting
             results = fetch_from_network(chosen, manifests, transport, progress=progress.bytes)
     states = FROM_STATES if source else NETWORK_STATES
     count = {state: sum(r.state == state for r in results) for state in states}
@@ -130,6 +135,48 @@ def fetch(
         next_steps=("curate build" if count["fetched"] or not source else "curate fetch --from DIR",),
         code=15 if any(r.refused for r in results) else 1 if count["failed"] else 0,
     )
+
+
+def bring(names: list[str], manifests: Path, known: "dict[str, Card]", *, yes: bool) -> None:
+    """Fetch what these datasets need and is not at hand, if somebody agrees, and build them.
+
+    What cannot be fetched is said on stderr; whoever needs it says what is not built.
+    """
+    from curation.catalog.build import build as build_manifests
+    from curation.catalog.cards import find_cards
+    from curation.catalog.catalog_text import plan_summary, plan_text
+    from curation.catalog.fetch import fetch as fetch_from_network
+    from curation.catalog.fetch import plan
+    from curation.catalog.store import refresh_views
+    from curation.catalog.twins import find_twins
+    from curation.console import agreed
+    from curation.errors import RemoteRefuses
+    from curation.files import locked
+    from curation.progress import Progress
+    from curation.transport import Transport
+
+    chosen, transport = find_cards(known, tuple(names)), Transport.for_users()
+    with Progress("fetch") as progress:
+        planned = plan(chosen, manifests, transport, progress=progress.item)
+    results = []
+    if any(entry.state == "to fetch" for entry in planned):
+        agreed(plan_text(planned), plan_summary(planned), yes=yes)
+        with locked(manifests), Progress("fetch") as progress:
+            transport.waiting = progress.waiting
+            results = fetch_from_network(chosen, manifests, transport, progress=progress.bytes)
+    for result in results:
+        if result.state in ("failed", "by hand"):
+            click.echo(f"{result.dataset}/{result.path}: {result.state}: {result.detail}", err=True)
+    with locked(manifests), Progress("build") as progress:
+        made = build_manifests(chosen, manifests, progress=progress.query)
+        find_twins(manifests, known)
+        refresh_views(manifests)
+    for built in made:
+        if built.error is not None:
+            raise built.error
+        refused = next((r for r in results if r.refused and r.dataset == built.dataset), None)
+        if built.state == "missing" and refused:
+            raise RemoteRefuses(refused.detail)
 
 
 @click.command()

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from curation import options
-from curation.console import finish
+from curation.commands.catalog import bring
+from curation.console import can_ask, finish
 
 
 @click.command()
@@ -28,6 +29,7 @@ from curation.console import finish
     is_flag=True,
     help="Also count shared uploaders, captions, and videos at other times.",
 )
+@options.yes
 @click.option("--fail-on-overlap", is_flag=True, help="Exit 10 if a training set overlaps.")
 @options.shared
 def overlaps(
@@ -37,12 +39,15 @@ def overlaps(
     margin_s: float,
     format_: str,
     with_groups: bool,
+    yes: bool,
     fail_on_overlap: bool,
     manifests: Path,
     cards: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Show how much of each test set lies in each training set, and write overlaps.parquet.
+
+    Datasets that are named and not built are fetched, sizes and licences shown first.
 
     \b
     Example: curate overlaps --test vggsound,audiocaps
@@ -53,7 +58,7 @@ def overlaps(
     from curation.catalog.store import VIEWS_FILE, num_rows, refresh_views, work_connection
     from curation.files import locked
     from curation.matching import overlap
-    from curation.matching.comparison import check_rows, compare
+    from curation.matching.comparison import check_rows, compare, not_built
     from curation.matching.groups import groups
     from curation.matching.matrix import matrix
     from curation.matching.matrix_text import groups_text, matrix_text, overlapping
@@ -61,6 +66,9 @@ def overlaps(
 
     own = take_lists((*tests, *(train or ())), manifests)
     known = load_cards(manifests, *cards)
+    lacking = not_built(tests, train=train, manifests=manifests, cards=known)
+    if lacking and (yes or can_ask()):
+        bring(lacking, manifests, known, yes=yes)
     compare(tests, train=train, manifests=manifests, cards=known)  # nothing is made for a wrong name
     with (
         locked(manifests),

@@ -18,6 +18,7 @@ RULES_OF_KIND = {
     "apart": ("same_id",),
     "no times": ("same_id", "same_interval"),
     "known re-upload": ("known_reupload",),
+    "known re-upload, labelled alike": ("known_reupload", "same_annotation"),
     "on a published list": ("published_list",),
 }
 _MATCH_RULES = {"id": "same_id", "interval": "same_interval", "same_start": "same_start"}

@@ -143,5 +143,6 @@ def _paper_reuploads(world: World) -> None:
     world.claim("4PjEi5fFD6A")
     clips = [world.vggsound("train", "4PjEi5fFD6A", 21), world.audioset("unbalanced", "4PjEi5fFD6A", 21)]
     for train in clips:
-        world.share("known re-upload", test, train)
+        alike = ", labelled alike" if train.dataset == test.dataset else ""
+        world.share(f"known re-upload{alike}", test, train)
         world.share("known re-upload", _last(world, "audioset", "FhaYvI1yrUM"), train)

@@ -36,6 +36,8 @@ _ONTOLOGY = (
     ("/m/012f08", "Motor vehicle (road)"),
     ("/m/07yv9", "Vehicle"),
 )
+# five, as the paper's pair has, and four of its own
+_PAPER_LABELS = ("Animal", "Horse", "Music", "Speech", "Wind")
 _VGGSOUND_LABELS = (
     "dog barking", "horse neighing", "waterfall burbling", "playing violin, fiddle", "car passing by",
     "child speech, kid speaking", "people marching", "thunder", "striking bowling", "typing on keyboard",
@@ -64,6 +66,8 @@ def _audioset(world: World) -> dict[str, str]:
         lines, positive = [], 0
         for row in by_id(world.of("audioset", split)):
             mids = world.random.sample([mid for mid, _ in _ONTOLOGY], k=world.random.randint(1, 4))
+            if row.source_id in ("FhaYvI1yrUM", "4PjEi5fFD6A"):  # labelled alike, as the real ones are
+                mids = [mid for mid, name in _ONTOLOGY if name in _PAPER_LABELS]
             positive += len(mids)
             lines.append(
                 f'{row.source_id}, {row.start_s:.3f}, {row.end_s:.3f}, "{",".join(sorted(mids))}"'

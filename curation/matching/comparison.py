@@ -53,6 +53,23 @@ class Comparison:
         return f"({' or '.join(t.where() for t in self.tests if t.dataset == dataset) or 'false'})"
 
 
+def not_built(
+    tests: Iterable[str], *, train: Iterable[str] | None, manifests: Path, cards: dict[str, Card]
+) -> list[str]:
+    """Datasets that these names mean and that are not built; without any built, the six training sets.
+
+    Raises:
+        UsageProblem: a name is unknown.
+    """
+    named = {heldout_selection(key, cards).dataset for key in tests}
+    if train is not None:
+        named |= {train_selection(key, cards).dataset for key in train}
+    elif not built_datasets(manifests):
+        named |= set(SIX_TRAINING_SETS)
+    records = {name: built_path(manifests, name).with_name(RECORD) for name in named}
+    return sorted(name for name, path in records.items() if not path.is_file())
+
+
 def compare(
     tests: Iterable[str],
     *,
@@ -97,9 +114,10 @@ def compare(
         )
     else:
         raise UsageProblem(
-            f"{manifests}: nothing is built there; without --train the six training sets are "
-            f"compared ({', '.join(SIX_TRAINING_SETS)}), and fetching them needs the network — give a "
-            "folder with their metadata: curate fetch --from DIR && curate build"
+            f"{manifests}: nothing is built there; without --train the six training sets "
+            f"are compared ({', '.join(SIX_TRAINING_SETS)}), and fetching them needs the network — add "
+            "--yes to fetch them, or give a folder with their metadata: curate fetch --from DIR && "
+            "curate build"
         )
     if not heldout or not trains:
         raise UsageProblem(

@@ -53,7 +53,8 @@ def scratch(cleaned, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "rule", ["same_id", "same_interval", "same_start", "known_reupload", "published_list"]
+    "rule",
+    ["same_id", "same_interval", "same_start", "known_reupload", "published_list", "same_annotation"],
 )
 def test_evidence_of_each_rule_is_told(corpus, cleaned, rule):
     planted = _overlaps(corpus, rule)[0]

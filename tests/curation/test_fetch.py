@@ -1,7 +1,10 @@
 """`curate fetch` over the network: what is shown before, what comes, and what is asked for twice."""
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
 import random
 import signal
 import subprocess
@@ -296,3 +299,91 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(serve: Any, tmp_path: Path
 @pytest.mark.soak
 def test_killed_fifty_times_it_goes_on_where_it_was(serve: Any, tmp_path: Path) -> None:
     killed_at_random(serve, tmp_path / "files", 50)
+
+
+# ---- a host that wants to be left alone ------------------------------------------------------------
+
+
+def test_host_that_asks_to_wait_long_is_not_asked_again_in_the_run(
+    serve: Any, words: Any, curate: Run
+) -> None:
+    later = status(429, Retry_After="3600")
+    server = serve(ByPath(first=[later], **{"2": [whole(content=ROWS)]}))
+    given = words(server)
+    code, out, _ = curate("fetch", *given, "--yes")
+    assert code == 15
+    assert "429 Too Many Requests, asks to wait 60 minutes" in out or "answered 429" in out
+    assert len(server.requests) == 1, "the plan asked once, and nothing was asked after that"
+
+
+def test_wait_that_a_server_asks_for_is_told(serve: Any, tmp_path: Path) -> None:
+    server = serve(Server(status(429, Retry_After="7"), whole()))
+    told: list[tuple[str, float]] = []
+    used, slept = transport()
+    used.waiting = lambda host, wait_s: told.append((host, wait_s))
+    used.fetch(server.url, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == FILE
+    assert [wait_s for _, wait_s in told] == [7.0]
+    assert told[0][0] in server.url
+    assert 7.0 in slept
+
+
+# ---- overlaps brings what it names -----------------------------------------------------------------
+
+
+def test_overlaps_fetches_and_builds_what_it_names(
+    serve: Any, words: Any, curate: Run, tmp_path: Path
+) -> None:
+    server = serve(ByPath(first=[whole(content=ROWS)], **{"2": [whole(content=ROWS)]}))
+    given = words(server)[1:]
+    (tmp_path / "my.csv").write_text("https://youtu.be/FhaYvI1yrUM\n")
+    asked = ("overlaps", "--test", tmp_path / "my.csv", "--train", "mine", *given)
+    code, _, err = curate(*asked)  # nobody can be asked
+    assert (code, server.requests) == (2, [])
+    assert "mine is not built" in err
+    code, out, err = curate(*asked, "--yes", "--json")
+    assert code == 0, err
+    assert "CC BY 4.0" in err  # sizes and licences, before it began
+    (cell,) = json.loads(out)["tests"][str(tmp_path / "my.csv")]["overlap"].values()
+    assert cell["train_rows"] == 2
+    asked_before = len(server.requests)
+    assert curate(*asked, "--yes")[0] == 0
+    assert len(server.requests) == asked_before
+
+
+def test_overlaps_ends_in_15_where_a_server_refuses_what_it_needs(
+    serve: Any, words: Any, curate: Run, tmp_path: Path
+) -> None:
+    server = serve(ByPath(first=[status(403)], **{"2": [status(403)]}))
+    (tmp_path / "my.csv").write_text("FhaYvI1yrUM\n")
+    given = words(server)[1:]
+    code, _, err = curate("overlaps", "--test", tmp_path / "my.csv", "--train", "mine", *given, "--yes")
+    assert code == 15
+    assert "403 Forbidden" in err
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 130)])
+def test_question_is_asked_on_a_terminal_and_its_answer_counts(
+    answer: str, code: int, serve: Any, words: Any
+) -> None:
+    """The sizes and licences stand on the terminal before anything is fetched."""
+    server = serve(ByPath(first=[whole(content=ROWS)], **{"2": [whole(content=ROWS)]}))
+    master, slave = pty.openpty()
+    program = "import sys; from curation.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "fetch", *words(server)],
+        stdin=slave, stdout=subprocess.DEVNULL, stderr=slave,
+    )  # fmt: skip
+    os.close(slave)
+    shown = b""
+    while b"Fetch it?" not in shown:
+        shown += os.read(master, 4096)
+    assert b"CC BY 4.0" in shown
+    assert {method for method, _, _ in server.requests} == {"HEAD"}
+    os.write(master, f"{answer}\n".encode())
+    with contextlib.suppress(OSError):  # the other side closed
+        while os.read(master, 4096):
+            pass
+    assert process.wait() == code
+    os.close(master)
+    assert any(method == "GET" for method, _, _ in server.requests) == (answer == "y")

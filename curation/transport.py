@@ -32,6 +32,8 @@ from curation.files import disk_space, remove, sha256_file, write_json
 
 _Given = TypeVar("_Given")
 _CHUNK_BYTES = 1 << 20
+_BUFFERS = 4
+_LONGEST_FILL_S = 0.2  # a buffer that fills slowly is passed on as it is
 _WRITE_OUT_BYTES = 1 << 25
 _MAX_REDIRECTS = 5
 _REFUSED = (401, 402, 403, 407, 429, 451)
@@ -195,42 +197,53 @@ class Transport:
         progress: Callable[[int, int | None], None],
     ) -> tuple[str, int]:
         """Append the body to `part`; sha256 and size of all of it."""
-        with part.open("ab") as out, _hashing() as (update, digest):
+        with part.open("ab", buffering=0) as out, _hashing() as (free, update, digest):
             with part.open("rb") as former:
-                while chunk := former.read(_CHUNK_BYTES):
-                    update(chunk)
+                while size := former.readinto(buffer := free()):
+                    update(buffer, size)
             done = begun = begin
-            for chunk in self._chunks(response):
-                out.write(chunk)
-                update(chunk)
-                done += len(chunk)
+            for buffer, size in self._chunks(response, free):
+                out.write(memoryview(buffer)[:size])
+                update(buffer, size)
+                done += size
                 progress(done, total)
                 if done - begun >= _WRITE_OUT_BYTES:  # else all of it is written when it is fsynced
-                    out.flush()
                     _write_out(out.fileno(), begun, done)
                     begun = done
             if total is not None and done != total:
                 raise _Broken(f"ended after {done:,} of {total:,} bytes")
-            out.flush()
             os.fsync(out.fileno())
         return digest(), done
 
-    def _chunks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    def _chunks(
+        self, response: http.client.HTTPResponse, free: Callable[[], bytearray]
+    ) -> Iterator[tuple[bytearray, int]]:
+        """Buffers with what came, and how much of each is filled: as much as comes at once."""
         begun, received = time.monotonic(), 0
+        read = _reader(response)
         while True:
-            try:
-                chunk = response.read1(_CHUNK_BYTES)
-            except (OSError, http.client.HTTPException) as error:
-                raise _Broken(_words(error)) from error
-            if not chunk:
+            buffer = free()
+            size, full_at = 0, time.monotonic() + _LONGEST_FILL_S
+            while size < _CHUNK_BYTES:
+                try:
+                    n = read(memoryview(buffer)[size:])
+                except (OSError, http.client.HTTPException) as error:
+                    if size:  # what came stays
+                        yield buffer, size
+                    raise _Broken(_words(error)) from error
+                size += n
+                received += n
+                elapsed_s = time.monotonic() - begun
+                if elapsed_s > self.timeout_s:
+                    if received < self.slowest_bytes_per_s * elapsed_s:
+                        raise _Broken(f"stalled at {received / elapsed_s:.0f} bytes a second")
+                    begun, received = time.monotonic(), 0
+                if n == 0 or time.monotonic() > full_at:
+                    break
+            if size:
+                yield buffer, size
+            if n == 0:
                 return
-            received += len(chunk)
-            elapsed_s = time.monotonic() - begun
-            if elapsed_s > self.timeout_s:
-                if received < self.slowest_bytes_per_s * elapsed_s:
-                    raise _Broken(f"stalled at {received / elapsed_s:.0f} bytes a second")
-                begun, received = time.monotonic(), 0
-            yield chunk
 
     @contextmanager
     def _answer(
@@ -400,28 +413,54 @@ def _retry_after(response: http.client.HTTPResponse) -> float | None:
         return None
 
 
+def _reader(response: http.client.HTTPResponse) -> Callable[[memoryview], int]:
+    """What reads into a buffer whatever has come; 0 at the end of the body."""
+    left = response.length  # None: chunked, or until the server ends the connection
+
+    def at_once(view: memoryview) -> int:
+        nonlocal left
+        assert left is not None, "only for a body of stated length"
+        # past the response, whose own reads allocate a megabyte each
+        size: int = response.fp.readinto1(view[: min(len(view), left)]) if left else 0
+        left -= size
+        return size
+
+    def by_copy(view: memoryview) -> int:
+        chunk = response.read1(len(view))
+        view[: len(chunk)] = chunk
+        return len(chunk)
+
+    return by_copy if left is None else at_once
+
+
 @contextmanager
-def _hashing() -> Iterator[tuple[Callable[[bytes], None], Callable[[], str]]]:
-    """sha256 in a thread of its own: beside the network it costs no time."""
-    sha256, chunks = hashlib.sha256(), queue.Queue[bytes | None](maxsize=8)
+def _hashing() -> Iterator[
+    tuple[Callable[[], bytearray], Callable[[bytearray, int], None], Callable[[], str]]
+]:
+    """sha256 in a thread of its own, beside the network: a free buffer, its hashing, the digest."""
+    sha256, filled = hashlib.sha256(), queue.Queue[tuple[bytearray, int] | None]()
+    free = queue.Queue[bytearray]()
+    for _ in range(_BUFFERS):
+        free.put(bytearray(_CHUNK_BYTES))
 
     def work() -> None:
-        while (chunk := chunks.get()) is not None:
-            sha256.update(chunk)
+        while (entry := filled.get()) is not None:
+            sha256.update(memoryview(entry[0])[: entry[1]])
+            free.put(entry[0])
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
 
     def digest() -> str:
-        chunks.put(None)
+        filled.put(None)
         thread.join()
         return sha256.hexdigest()
 
     try:
-        yield chunks.put, digest
+        yield free.get, lambda buffer, size: filled.put((buffer, size)), digest
     finally:
         if thread.is_alive():
-            chunks.put(None)
+            filled.put(None)
 
 
 def _write_out(handle: int, begin: int, end: int) -> None:

@@ -4,7 +4,7 @@ Whole processes, interleaved (A B A B …), medians; seconds of CPU are noted be
 a busy machine better. Peak memory is the resident set that the kernel reports for the process: mapped
 pages of files count, the page cache does not. Every part writes `results/<part>.json` with machine,
 commit, versions and commands, and the tables in README.md are made from these files. Parts: build,
-json, overlaps, help, large, growth; see README.md.
+json, fetch, increment, overlaps, help, large, growth; see README.md.
 
 Only the standard library is imported here: a child starts out with the peak memory of its parent.
 """
@@ -237,6 +237,85 @@ def bench_json(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
     ]
 
 
+_FETCH = """
+import sys
+from pathlib import Path
+from curation.transport import Transport
+Transport(allow_private=True).fetch(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def bench_fetch(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """One gigabyte from loopback, as `curate fetch` gets it (hashed, fsynced), against curl."""
+    source, target, port = bench.work / "source", bench.work / "fetched", 8799
+    with source.open("wb") as out:
+        for _ in range(1000):
+            out.write(os.urandom(MILLION))
+
+    def forget() -> None:
+        target.unlink(missing_ok=True)
+        os.sync()  # so that nobody writes out what the other left
+
+    url = f"http://127.0.0.1:{port}/rows.csv"
+    server = subprocess.Popen(_script("file_server.py", source, port), stdout=subprocess.PIPE)
+    assert server.stdout is not None, "the server has a pipe"
+    server.stdout.readline()
+    try:
+        found = bench.measure([
+            Command(name="curl", prepare=forget,
+                    words=["curl", "--silent", "--output", str(target), url]),
+            Command(name="fetch", prepare=forget,
+                    words=[sys.executable, "-c", _FETCH, url, str(target)]),
+        ])  # fmt: skip
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+        forget()
+        source.unlink()
+    return {"measured": found}, [
+        Target(what="curl / fetch, 1 GB from loopback", value=_ratio(found, "curl", "fetch"), limit=0.9,
+               at_least=True),
+    ]  # fmt: skip
+
+
+def bench_increment(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """One more test list, beside building and comparing everything."""
+    manifests, tests = bench.real(), "vggsound,audiocaps"
+    mine = bench.work / "mine.csv"
+    rows = (f"https://youtu.be/{i:010d}A?t={i % 300},dog" for i in range(15_000))
+    mine.write_text("clip,label\n" + "\n".join(rows) + "\n")
+
+    def forget_list() -> None:
+        shutil.rmtree(manifests / "lists", ignore_errors=True)
+
+    def forget_all() -> None:
+        forget_list()
+        _forget(manifests)()
+
+    all_of_it = f"{CURATE} build --manifests {manifests} && {CURATE} overlaps --test {tests},{mine}"
+    found = bench.measure([
+        Command(
+            name="everything",
+            words=["sh", "-c", f"{all_of_it} --manifests {manifests}"],
+            prepare=forget_all,
+        ),
+        Command(
+            name="one more list",
+            words=[CURATE, "overlaps", "--test", f"{tests},{mine}", "--manifests", str(manifests)],
+            prepare=forget_list,
+        ),
+    ])  # fmt: skip
+    shutil.rmtree(manifests / "lists")
+    return {"measured": found}, [
+        Target(
+            what="one more test list of 15,000 / everything, 2.4 M rows",
+            value=_ratio(found, "one more list", "everything"),
+            limit=0.2,
+        )
+    ]
+
+
 def bench_overlaps(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
     """`curate overlaps` on the real manifests against the same joins in SQL and in pandas."""
     manifests = bench.real()
@@ -348,6 +427,8 @@ def bench_help(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
 PARTS = {
     "build": bench_build,
     "json": bench_json,
+    "fetch": bench_fetch,
+    "increment": bench_increment,
     "overlaps": bench_overlaps,
     "help": bench_help,
     "large": bench_large,

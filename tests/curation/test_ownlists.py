@@ -115,6 +115,7 @@ def test_changed_list_is_built_anew_and_nothing_else_is(in_folder, curate, mine)
     assert {p: p.stat().st_mtime_ns for p in built} == stamps
 
 
+@pytest.mark.slow
 def test_list_added_later_gives_the_bytes_of_one_run(in_folder, curate, mine, tmp_path):
     path = mine(f"{A}\n{B}\n{C}\n")
     other = tmp_path / "other"

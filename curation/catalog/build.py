@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import curation
-from curation.catalog import annotations, evidence, problems, rawfiles
+from curation.catalog import annotations, counts, evidence, problems, rawfiles
 from curation.catalog.cards import CARD_FILES, Card, is_shipped
 from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
 from curation.catalog.identity import sql_macros
-from curation.catalog.licence import licence_name
-from curation.catalog.lists import list_digest
 from curation.catalog.record import RECORD, dataset_folder, former_record, write_record
 from curation.catalog.revoked import KEY, is_revoked, revoked
 from curation.catalog.store import lock, one_thread, refuse_patterns, sql_text, work_connection
@@ -168,8 +166,8 @@ def _build_one(
         if not define_rows(db, card, gone):
             return Built(dataset=card.dataset, state="missing", missing=missing)
         kept, seen = write_clips(db, card, stage, digests, raw=folder / "raw", revoked=gone)
-        counts = _counts(db, stage)
-        lists = _lists(db, stage, card.pinned_by)
+        by_split = counts.split_counts(db, stage)
+        lists = counts.list_counts(db, stage, card.pinned_by)
         reasons = problems.write_problems(db, card, stage, seen, kept)
         unread = evidence.write_evidence(db, card, stage)
         annotations.write_annotations(db, stage)
@@ -180,11 +178,11 @@ def _build_one(
             "seen": seen,
             "kept": kept,
             "splits": {
-                split: {**counts.get(split, _no_rows()), "role": card.splits[split].role}
+                split: {**by_split.get(split, counts.no_rows()), "role": card.splits[split].role}
                 for split in card.splits
             },
             "lists": lists,
-            "licences": _licences(db, stage),
+            "licences": counts.licences(db, stage),
             "revoked": _revoked_here(db) if reasons.get(Reason.REVOKED) else [],
             "problems": reasons,
             "evidence_unread": unread,
@@ -229,17 +227,6 @@ def _revoked_here(db: "duckdb.DuckDBPyConnection") -> list[str]:
     return [key for (key,) in db.execute(rows, [Reason.REVOKED]).fetchall()]
 
 
-def _licences(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, int]:
-    """Clips by the name of their licence."""
-    return dict(
-        db.execute(
-            f"select {licence_name('licence')}, sum(n)::bigint from (select licence, count(*) as n "
-            "from read_parquet(?) group by 1) group by 1 order by 1",
-            [str(folder / "clips.parquet")],
-        ).fetchall()
-    )
-
-
 def _result(card: Card, record: dict[str, Any], *, state: str, missing: list[str]) -> Built:
     problems = record["problems"]
     failed = {reason: n for reason, n in problems.items() if reason in _FAILURES}
@@ -252,92 +239,8 @@ def _result(card: Card, record: dict[str, Any], *, state: str, missing: list[str
         state=state,
         tally=tally,
         missing=missing,
-        notes=_unverified(card, record) + _compare_counts(card, record) + _unread_entries(card, record),
+        notes=counts.unverified_files(card, record)
+        + counts.compare_counts(card, record)
+        + counts.unread_entries(card, record),
         flagged=flagged,
     )
-
-
-def _counts(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, dict[str, Any]]:
-    """Rows of each split, how many have an id and a start, and how many have none by source."""
-    rows = db.execute(
-        "select split, source, count(*), count(source_id), count(start_s) from read_parquet(?) "
-        "group by 1, 2 order by 1, 2",
-        [str(folder / "clips.parquet")],
-    ).fetchall()
-    counts: dict[str, dict[str, Any]] = {}
-    for split, source, n, identified, timed in rows:
-        entry = counts.setdefault(split, _no_rows())
-        entry["rows"] += n
-        entry["identified"] += identified
-        entry["timed"] += timed
-        if identified < n:
-            entry["unidentified_by_source"][source] = n - identified
-    return counts
-
-
-def _no_rows() -> dict[str, Any]:
-    return {"rows": 0, "identified": 0, "timed": 0, "unidentified_by_source": {}}
-
-
-def _lists(db: "duckdb.DuckDBPyConnection", folder: Path, pinned_by: str) -> dict[str, dict[str, Any]]:
-    """Size and digest of each named list that came out."""
-    rows = db.execute(
-        f"""select list, count(*), {list_digest(pinned_by)} from (
-            select unnest(lists) as list, dataset, clip_id, source, source_id,
-                   round(start_s * 1000)::bigint as start_ms
-            from read_parquet(?) where len(lists) > 0)
-        group by list order by list""",
-        [str(folder / "clips.parquet")],
-    ).fetchall()
-    return {name: {"size": size, "digest": digest} for name, size, digest in rows}
-
-
-def _unverified(card: Card, record: dict[str, Any]) -> list[str]:
-    """That files were read whose format nobody here has seen, unless a copy is known by its digest."""
-    digests = record["inputs"]["raw"]
-    known = {file.path for file in card.files if digests.get(file.path) in file.sha256.values()}
-    paths = [path for path in card.unverified_files if path in digests and path not in known]
-    if not paths:
-        return []
-    return [
-        f"{card.dataset}: format unverified, look at some of their rows before you trust them: "
-        f"{', '.join(paths)}"
-    ]
-
-
-def _compare_counts(card: Card, record: dict[str, Any]) -> list[str]:
-    """What differs from what is published: each erratum by name, the unexplained in one line."""
-    notes, unexplained = [], []
-    for name, split in card.splits.items():
-        rows = record["splits"][name]["rows"]
-        none_at_hand = rows == 0 and record["missing"]
-        if split.published is None or rows == split.published or none_at_hand:
-            continue
-        why = next((e.why for e in card.errata if e.split == name and e.rows == rows), None)
-        counts = f"{name} {rows:,} of {split.published:,} rows by {split.counted_by}"
-        if why:
-            notes.append(f"{card.dataset}: {counts}; erratum: {why}")
-        else:
-            unexplained.append(counts)
-    if unexplained:
-        notes.append(f"{card.dataset}: unexplained difference: {'; '.join(unexplained)}")
-    unknown = []
-    for named in card.lists:
-        entry = record["lists"].get(f"{card.dataset}@{named.name}")
-        if entry and named.digest not in (None, entry["digest"]):
-            unknown.append(f"{named.name} {entry['size']:,} of {named.size:,} clips")
-    if unknown:
-        notes.append(
-            f"{card.dataset}: unknown lists, their digests are not the registered ones: "
-            f"{'; '.join(unknown)}"
-        )
-    return notes
-
-
-def _unread_entries(card: Card, record: dict[str, Any]) -> list[str]:
-    """The entries of published lists that are in no evidence, list by list."""
-    return [
-        f"{card.dataset}: {n:,} {'entry' if n == 1 else 'entries'} of {name} "
-        f"{'has' if n == 1 else 'have'} no readable id"
-        for name, n in sorted(record.get("evidence_unread", {}).items())
-    ]

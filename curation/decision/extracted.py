@@ -6,12 +6,9 @@ another. An id that is no row of the manifest is unknown, and unknown is not cle
 """
 
 import csv
-import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,9 +16,9 @@ from curation.catalog.cards import Card
 from curation.catalog.filenames import MMAUDIO, stem_sql, stems_sql
 from curation.catalog.lists import built_path
 from curation.catalog.store import one_thread, sql_text, work_connection
-from curation.decision import certificate
+from curation.decision import certificate, memmap
 from curation.errors import BadMetadata, UsageProblem
-from curation.files import locked, replacing, replacing_folder, sha256_file, write_json
+from curation.files import locked, replacing, sha256_file, write_json
 from curation.manifest import PARQUET
 from curation.tables import number
 from curation.verdict import Reason
@@ -29,14 +26,7 @@ from curation.verdict import Reason
 if TYPE_CHECKING:
     import duckdb
 
-META = "meta.json"
 _FORMAT = "foleyproof-extracted/1"
-_CHUNK_BYTES = 8 << 20
-_ITEM_BYTES = {
-    "torch.float64": 8, "torch.float32": 4, "torch.float16": 2, "torch.bfloat16": 2,
-    "torch.int64": 8, "torch.int32": 4, "torch.int16": 2, "torch.int8": 1, "torch.uint8": 1,
-    "torch.bool": 1,
-}  # fmt: skip
 _VERDICTS = ("kept", "dropped", "unknown")
 # Source: spec of MMAudio's extraction: a long sound gives up to five parts, `{stem}_{i}`.
 _PART = "^(.*)_[0-4]$"
@@ -58,15 +48,6 @@ class Extracted:
     def stem(self) -> str:
         """The name of all that is made of it."""
         return self.tsv.stem
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tensor:
-    """One memory-mapped tensor: its rows lie one after another."""
-
-    name: str
-    path: Path
-    row_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +130,17 @@ def filter_extracted(
     with locked(out):
         for item in inputs:
             header, lines, ids = _read_tsv(item.tsv)
-            tensors, meta = _read_meta(item, len(ids)) if item.folder.is_dir() else ([], {})
+            tensors, meta = (
+                memmap.read_meta(item.folder, len(ids), item.tsv.name)
+                if item.folder.is_dir()
+                else ([], {})
+            )
             (out / f"{item.stem}.json").unlink(missing_ok=True)
             with work_connection(out) as db:
                 _define_verdicts(db, item, folder, built_path(manifests, item.dataset), cards)
                 mask, counts = _write_rows(db, item, ids, out)
             if tensors:
-                _write_folder(item, tensors, meta, mask, out, progress)
+                memmap.write_rows(tensors, meta, mask, out / item.stem, progress)
             with replacing(out / f"{item.stem}.tsv") as temporary:
                 kept_lines = (line for line, kept in zip(lines, mask, strict=True) if kept)
                 temporary.write_bytes(b"".join([header, *kept_lines]))
@@ -222,49 +207,6 @@ def _read_tsv(path: Path) -> tuple[bytes, list[bytes], list[str]]:
     if not records[-1].endswith(b"\n"):
         records[-1] += b"\n"
     return records[0], records[1:], ids
-
-
-def _read_meta(item: Extracted, rows: int) -> tuple[list[Tensor], dict[str, Any]]:
-    """The tensors of a memmap folder, all of `rows` rows, and what its meta.json says."""
-
-    def fail(what: str, expected: str) -> BadMetadata:
-        return BadMetadata(
-            f"{item.folder}: {what}, expected {expected} — give the folder that was written with "
-            f"{item.tsv.name}"
-        )
-
-    try:
-        meta = json.loads((item.folder / META).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise fail(f"{META} cannot be read ({error})", "the JSON that TensorDict writes") from error
-    if not isinstance(meta, dict):
-        raise fail(f"{META} is no object", "the JSON that TensorDict writes")
-    tensors = []
-    for name, entry in meta.items():
-        if not isinstance(entry, dict):
-            continue  # of the folder as a whole: shape, device, version
-        shape, kind = entry.get("shape"), entry.get("dtype")
-        if Path(name).name != name or kind not in _ITEM_BYTES or not _is_shape(shape):
-            raise fail(f"{name!r} has dtype {kind!r} and shape {shape!r}", "tensors of numbers")
-        if not shape or shape[0] != rows:
-            raise fail(f"{name} has shape {shape}", f"{rows:,} rows, as many as {item.tsv.name}")
-        row_bytes = math.prod(shape[1:]) * _ITEM_BYTES[kind]
-        path = item.folder / f"{name}.memmap"
-        size = path.stat().st_size if path.is_file() else -1
-        if size != rows * row_bytes:
-            found = "is missing" if size < 0 else f"has {size:,} bytes"
-            raise fail(f"{path.name} {found}", f"{rows * row_bytes:,} bytes, {rows:,} rows")
-        tensors.append(Tensor(name=name, path=path, row_bytes=row_bytes))
-    if not tensors:
-        raise fail(f"{META} names no tensor", "at least one")
-    strange = {path.name for path in item.folder.iterdir()} - {META, *(t.path.name for t in tensors)}
-    if strange:
-        raise fail(f"also holds {min(strange)}", f"{META} and the tensors it names, nothing else")
-    return tensors, meta
-
-
-def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
 
 
 def _define_verdicts(
@@ -353,60 +295,3 @@ def _write_rows(
     with replacing(out / f"{item.stem}.mask.npy") as temporary, temporary.open("wb") as stream:
         np.save(stream, mask)
     return mask, Counter(str(verdict) for verdict in verdicts)
-
-
-def _write_folder(
-    item: Extracted,
-    tensors: list[Tensor],
-    meta: dict[str, Any],
-    mask: Any,
-    out: Path,
-    progress: Callable[[str, int, int | None], Any],
-) -> None:
-    """Write the kept rows of every tensor, streamed, and meta.json with their number."""
-    kept = int(mask.sum())
-    with replacing_folder(out / item.stem) as folder:
-        for tensor in tensors:
-            total, done = kept * tensor.row_bytes, 0
-            with tensor.path.open("rb") as source, (folder / tensor.path.name).open("wb") as target:
-                for first, end in _runs(mask):
-                    source.seek(first * tensor.row_bytes)
-                    for size in _chunks((end - first) * tensor.row_bytes):
-                        part = source.read(size)
-                        if len(part) != size:
-                            raise BadMetadata(
-                                f"{tensor.path}: ended early, expected the bytes it had before — it was "
-                                "changed while it was read; run again"
-                            )
-                        target.write(part)
-                        done += size
-                        progress(f"{item.stem}/{tensor.path.name}", done, total)
-        text = json.dumps(_with_rows(meta, len(mask), kept, tensors), ensure_ascii=False)
-        (folder / META).write_text(text, encoding="utf-8")
-
-
-def _runs(mask: Any) -> Iterator[tuple[int, int]]:
-    """The stretches of kept rows, half open."""
-    position = 0
-    for kept, group in groupby(mask.tolist()):
-        length = sum(1 for _ in group)
-        if kept:
-            yield position, position + length
-        position += length
-
-
-def _chunks(total: int) -> Iterator[int]:
-    for start in range(0, total, _CHUNK_BYTES):
-        yield min(_CHUNK_BYTES, total - start)
-
-
-def _with_rows(meta: dict[str, Any], former: int, kept: int, tensors: list[Tensor]) -> dict[str, Any]:
-    """`meta` for another number of rows; what we do not know stays as it is."""
-    changed = dict(meta)
-    for tensor in tensors:
-        entry = meta[tensor.name]
-        changed[tensor.name] = {**entry, "shape": [kept, *entry["shape"][1:]]}
-    batch = meta.get("shape")
-    if isinstance(batch, list) and batch and batch[0] == former:
-        changed["shape"] = [kept, *batch[1:]]
-    return changed

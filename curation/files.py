@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curation.errors import Locked, NoSpace, NotWritable
+from curation.errors import Locked, NoSpace, NotWritable, UsageProblem
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (
@@ -118,6 +118,15 @@ def staged(folder: Path, *, last: str) -> Iterator[Path]:
             _fsync(folder)
     finally:
         remove(stage)
+
+
+def outside(target: Path, manifests: Path, *, option: str) -> None:
+    """Raise UsageProblem where what is written would lie among the manifests, and might replace one."""
+    if target.resolve().is_relative_to(manifests.resolve()):
+        raise UsageProblem(
+            f"{option} {target}: lies in {manifests}, where it could replace a manifest, expected a "
+            "place elsewhere — give another"
+        )
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -68,13 +68,13 @@ tests = click.option(
     default="vggsound,audiocaps",
     show_default=True,
     metavar="NAMES",
-    help="Test sets: a dataset, dataset@list or dataset/split.",
+    help="Test sets: a dataset, dataset@list, dataset/split, or a file as my.csv.",
 )
 train = click.option(
     "--train",
     type=CommaList(),
     metavar="NAMES",
-    help="Training sets; without it the train splits of all that is built.",
+    help="Training sets, named alike; without it the train splits of all that is built.",
 )
 match = click.option(
     "--match",

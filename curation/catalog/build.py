@@ -19,10 +19,10 @@ from curation.catalog.clips import define_rows, write_clips
 from curation.catalog.fetch import raw_digests
 from curation.catalog.identity import sql_macros
 from curation.catalog.record import RECORD, dataset_folder, former_record, write_record
-from curation.catalog.revoked import KEY, is_revoked, revoked
-from curation.catalog.store import lock, one_thread, refuse_patterns, sql_text, work_connection
+from curation.catalog.revoked import is_revoked, revoked
+from curation.catalog.store import lock, one_thread, refuse_patterns, work_connection
 from curation.errors import BadCard, FoleyproofError
-from curation.files import replacing, sha256_file, staged
+from curation.files import remove, replacing, sha256_file, staged
 from curation.verdict import Reason, Tally
 
 if TYPE_CHECKING:
@@ -168,8 +168,8 @@ def _build_one(
         kept, seen = write_clips(db, card, stage, digests, raw=folder / "raw", revoked=gone)
         by_split = counts.split_counts(db, stage)
         lists = counts.list_counts(db, stage, card.pinned_by)
-        reasons = problems.write_problems(db, card, stage, seen, kept)
-        unread = evidence.write_evidence(db, card, stage)
+        reasons = problems.write_problems(db, card, stage, seen, kept, revoked=gone)
+        unread = evidence.write_evidence(db, card, stage, revoked=gone)
         annotations.write_annotations(db, stage)
         record = {
             "inputs": inputs,
@@ -183,7 +183,7 @@ def _build_one(
             },
             "lists": lists,
             "licences": counts.licences(db, stage),
-            "revoked": _revoked_here(db) if reasons.get(Reason.REVOKED) else [],
+            "revoked": sorted(gone),
             "problems": reasons,
             "evidence_unread": unread,
             "outputs": {
@@ -197,6 +197,8 @@ def _build_one(
                 with replacing(stage / name) as temporary:
                     shutil.copyfile(card.folder / name, temporary)
         write_record(stage, record)
+    if annotations.FILE not in record["outputs"]:
+        remove(folder / annotations.FILE)  # of a former build
     return _result(card, record, state="built", missing=missing)
 
 
@@ -209,22 +211,19 @@ def _whole(folder: Path, record: dict[str, Any]) -> bool:
 
 
 def _obeys(folder: Path, record: dict[str, Any], gone: frozenset[str]) -> bool:
-    """Whether the clips lack what is revoked now, and nothing else."""
+    """Whether clips and evidence lack what is revoked now, and nothing else."""
     here = set(record["revoked"])
     if not here <= gone:
         return False
     if not (new := gone - here):
         return True
     with work_connection(folder) as db:
-        clips = f"read_parquet({sql_text(folder / 'clips.parquet')})"
-        found = db.execute(f"select 1 from {clips} where {is_revoked(new)} limit 1").fetchall()
-    return not found
-
-
-def _revoked_here(db: "duckdb.DuckDBPyConnection") -> list[str]:
-    """The revoked recordings that this dataset had."""
-    rows = f"select distinct {KEY} from card_rows where reason = ? order by 1"
-    return [key for (key,) in db.execute(rows, [Reason.REVOKED]).fetchall()]
+        return not any(
+            db.execute(
+                f"select 1 from read_parquet(?) where {is_revoked(new)} limit 1", [str(folder / name)]
+            ).fetchall()
+            for name in ("clips.parquet", evidence.FILE)
+        )
 
 
 def _result(card: Card, record: dict[str, Any], *, state: str, missing: list[str]) -> Built:
@@ -240,6 +239,7 @@ def _result(card: Card, record: dict[str, Any], *, state: str, missing: list[str
         tally=tally,
         missing=missing,
         notes=counts.unverified_files(card, record)
+        + counts.merged_rows(card, record)
         + counts.compare_counts(card, record)
         + counts.unread_entries(card, record),
         flagged=flagged,

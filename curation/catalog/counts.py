@@ -101,6 +101,17 @@ def compare_counts(card: Card, record: dict[str, Any]) -> list[str]:
     return notes
 
 
+def merged_rows(card: Card, record: dict[str, Any]) -> list[str]:
+    """For a dataset of one file, how many of its rows are one clip with another."""
+    rows = sum(record["raw_rows"].values())
+    if card.shipped or len(card.files) != 1 or rows <= record["seen"]:
+        return []
+    return [
+        f"{card.dataset}: {rows:,} rows of {card.files[0].path} are {record['seen']:,} clips: rows of "
+        "one stretch of a recording are one"
+    ]
+
+
 def unread_entries(card: Card, record: dict[str, Any]) -> list[str]:
     """The entries of published lists that are in no evidence, list by list."""
     return [

@@ -1,10 +1,12 @@
 """What others published about overlaps of a dataset: `evidence.parquet`, from its card."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.catalog.cards import Card
 from curation.catalog.clips import check_select
+from curation.catalog.revoked import is_revoked
 from curation.catalog.store import card_sql, sql_text
 from curation.files import replacing
 from curation.manifest import PARQUET
@@ -15,8 +17,14 @@ if TYPE_CHECKING:
 FILE = "evidence.parquet"
 
 
-def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) -> dict[str, int]:
-    """Write evidence.parquet; for each list that has some, how many entries have no readable id."""
+def write_evidence(
+    db: "duckdb.DuckDBPyConnection", card: Card, folder: Path, *, revoked: Collection[str]
+) -> dict[str, int]:
+    """Write evidence.parquet; for each list that has some, how many entries have no readable id.
+
+    Args:
+        revoked: recordings that nothing is said of any more.
+    """
 
     db.execute(
         "create temp table published (name varchar, rule varchar, heldout varchar[], source varchar, "
@@ -27,7 +35,7 @@ def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) ->
     for evidence in card.evidence:
         common = [evidence.name, evidence.rule, list(evidence.heldout)]
         for group_id, group in enumerate(evidence.groups):
-            for source_id in group:
+            for source_id in (id_ for id_ in group if f"{evidence.source}:{id_}" not in revoked):
                 db.execute(
                     "insert into published values (?, ?, ?, ?, ?, null, ?, null, ?)",
                     [*common, evidence.source, source_id, group_id, evidence.citation],
@@ -51,7 +59,7 @@ def write_evidence(db: "duckdb.DuckDBPyConnection", card: Card, folder: Path) ->
                 )
                 db.execute(
                     "insert into published select ?, ?, ?, source, source_id, start_s, null, ?, ? "
-                    "from entries_read where source_id is not null",
+                    f"from entries_read where source_id is not null and not ({is_revoked(revoked)})",
                     [*common, evidence.partner, evidence.citation],
                 )
                 lost = db.execute("select sum(n) from entries_read where source_id is null").fetchone()

@@ -124,6 +124,7 @@ def sql_macros() -> list[str]:
     freesound_id(text)  canonical Freesound id, null where the text is none
     recording(text)     struct(source, source_id, start_s, end_s) of any written form, as by `parse`
     seconds(text)       double, null where empty, NaN where it is no number (a row with NaN fails)
+    clock(text)         double, also of 1:30, 00:01:30 and 2,5; null where it is none of these
     six_digits(text)    seconds as VGGSound's file names write them: 30.0 is 000030, 30.5 stays
     id_fault(source, source_id)  true where the id breaks the syntax of its source
     """
@@ -169,6 +170,13 @@ def sql_macros() -> list[str]:
             sound_of(freesound_id(bare_unless(text_, 'youtube')))))[1]""",
         """create temp macro seconds(text) as
             case when trim(text) <> '' then coalesce(try_cast(trim(text) as double), 'nan') end""",
+        """create temp macro clock_parts(parts) as case
+            when len(parts) = 2 then try_cast(parts[1] as double) * 60 + try_cast(parts[2] as double)
+            when len(parts) = 3 then try_cast(parts[1] as double) * 3600
+                + try_cast(parts[2] as double) * 60 + try_cast(parts[3] as double)
+            else try_cast(parts[1] as double) end""",
+        """create temp macro clock(text) as
+            clock_parts(string_split(replace(trim(text), ',', '.'), ':'))""",
         """create temp macro six_digits(text) as
             case when try_cast(trim(text) as double) between 0 and 999999
                       and try_cast(trim(text) as double) % 1 = 0

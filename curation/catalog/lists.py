@@ -148,6 +148,11 @@ def _named(key: str, card: Card, mark: str, name: str) -> Selection:
 
 def _card(dataset: str, cards: dict[str, Card], key: str) -> Card:
     if dataset not in cards:
+        if Path(key).exists():
+            raise UsageProblem(
+                f"{key}: is no list of clips, expected a dataset, or a file whose name ends in .csv, "
+                ".tsv, .txt or .parquet — unpack or rename it"
+            )
         raise UsageProblem(
             f"unknown dataset {key!r}, expected one of: {', '.join(cards)}, or <dataset>@<list> — "
             "see: curate datasets, or give the folder of its card with --cards"

@@ -14,11 +14,12 @@ _TO_FILL_IN = "unknown: fill in"
 
 
 def new_dataset(
-    path: Path, name: str, manifests: Path, *, id_column: str | None, role: str, replace: bool
+    path: Path, name: str, manifests: Path, *, columns: dict[str, str], role: str, replace: bool
 ) -> Shape:
     """Make a dataset of a file: its card and a copy of the file, ready for `curate build`.
 
     Args:
+        columns: the names of columns by what they hold, as shape_of takes them.
         role: of all rows, where the file tells no splits.
 
     Raises:
@@ -36,7 +37,7 @@ def new_dataset(
             f"{name}: there is a card of that name, expected a new name — give another --dataset"
             + ("" if name in shipped else ", or --replace to write it anew")
         )
-    shape = shape_of(path, id_column=id_column)
+    shape = shape_of(path, columns=columns)
     copy_raw(path, folder / "raw" / path.name)
     write_card(folder, shape, path=path.name, title=name, split=role, role=role)
     load_card(folder)
@@ -84,12 +85,12 @@ def clips_sql(shape: Shape, *, split: str = "train") -> str:
     allowed = ", ".join(sql_text(source) for source in shape.sources)
     id_ = sql_name(shape.id_column)
     role = {name: sql_name(column) for name, column in shape.roles.items()}
-    start = f"seconds({role['start_s']})" if "start_s" in role else None
-    start = f"seconds({role['start_ms']}) / 1000" if "start_ms" in role else start
-    end = f"seconds({role['end_s']})" if "end_s" in role else None
-    end = f"seconds({role['end_ms']}) / 1000" if "end_ms" in role else end
+    start = f"clock({role['start_s']})" if "start_s" in role else None
+    start = f"clock({role['start_ms']}) / 1000" if "start_ms" in role else start
+    end = f"clock({role['end_s']})" if "end_s" in role else None
+    end = f"clock({role['end_ms']}) / 1000" if "end_ms" in role else end
     if start and not end and "duration_s" in role:
-        end = f"{start} + seconds({role['duration_s']})"
+        end = f"{start} + clock({role['duration_s']})"
     told = {
         "split": f"trim({role['split']})" if "split" in role else sql_text(split),
         "source": f"coalesce(named_.source, {sql_text(shape.sources[-1])})",
@@ -101,6 +102,8 @@ def clips_sql(shape: Shape, *, split: str = "train") -> str:
         "licence": role.get("licence", "null"),
         "uploader": role.get("uploader", "null"),
     }
+    # of a recording that is in two splits, two clips
+    in_split = " || '_' || split" if "split" in role else ""
     columns = ",\n        ".join(f"{value} as {name}" for name, value in told.items())
     return f"""-- Ids are read in whatever form they are written; what cannot be read fails as bad_id.
 with read as materialized (
@@ -113,18 +116,25 @@ told as (
         case when named_ is null then row end as unread,
         file, row
     from read
+),
+timed as (  -- a time that cannot be is unknown, and may be any: the id counts all the same
+    select * replace (
+        case when isfinite(start_s) and start_s >= 0 and start_s < 1e9 then start_s end as start_s,
+        case when isfinite(end_s) and end_s >= coalesce(start_s, 0) + 0.001 and end_s < 1e9
+             then end_s end as end_s)
+    from told
 )
 select
     source_id || coalesce('_' || try_cast(start_s * 1000 as bigint), '')
-        || coalesce('_' || try_cast(end_s * 1000 as bigint), '') as clip_id,
+        || coalesce('_' || try_cast(end_s * 1000 as bigint), ''){in_split} as clip_id,
     split, source, source_id, start_s, end_s,
     list_sort(list_filter(list_distinct(flatten(list(captions))), lambda text: text <> '')) as captions,
     list_sort(list_filter(list_distinct(list(trim(label))), lambda text: text <> '')) as labels,
-    min(licence) as licence,
+    case when count(distinct coalesce(licence, '')) = 1 then min(licence) end as licence,
     min(uploader) as uploader,
     file,
     min(row) as row
-from told
+from timed
 group by split, source, source_id, start_s, end_s, file, unread
 """
 
@@ -142,12 +152,16 @@ def described(shape: Shape) -> list[str]:
         for role, column in shape.roles.items()
     )
     separator = {"\t": "tabs", " ": "blanks"}.get(shape.delimiter, repr(shape.delimiter))
+    read = {shape.id_column, *shape.roles.values(), *shape.captions}
+    unread = [name for name in shape.columns if name not in read]
     lines = [
         f"ids: column {shape.id_column!r}, {shape.readable:.1%} of the cells looked at name a recording "
         f"of {' or '.join(shape.sources)}",
         f"also read: {told or 'nothing'}"
         + (f", captions = {', '.join(map(repr, shape.captions))}" if shape.captions else ""),
     ]
+    if unread:
+        lines.append(f"not read: {', '.join(map(repr, unread))}")
     if shape.format == "csv":
         header = "a header" if shape.header else "no header"
         lines.append(f"{len(shape.columns)} columns, separated by {separator}, {header}")

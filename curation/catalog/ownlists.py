@@ -18,8 +18,9 @@ from curation.catalog.newcard import described, write_card
 from curation.catalog.problems import FILE as PROBLEMS_FILE
 from curation.catalog.record import dataset_folder, former_record
 from curation.catalog.shape import shape_of
+from curation.catalog.store import built_lists
 from curation.errors import UsageProblem
-from curation.files import sha256_file
+from curation.files import locked, sha256_file
 
 _NUM_SHOWN = 5
 SPLIT = "all"  # of the rows of a list without a column of splits
@@ -63,7 +64,7 @@ class OwnList:
         lines = [
             f"{self.name}: {self.rows:,} rows = {self.clips:,} clips + {repeated:,} that repeat one "
             f"+ {self.unknown:,} unknown; {self.shape[0]}",
-            f"{self.name}: {self.shape[1]}",
+            *(f"{self.name}: {line}" for line in self.shape[1:]),
         ]
         if self.unknown:
             shown = ", ".join(f"line {line}: {text!r}" for line, text in self.first_unknown)
@@ -86,14 +87,25 @@ def take_lists(keys: Iterable[str], manifests: Path) -> list[OwnList]:
                 f"{paths[name]} and {key} are two lists of one name, expected names of their own — "
                 "rename one"
             )
-    return [_take(key, manifests) for key in paths.values()]
+    if not paths:
+        return []
+    others = {name.lower(): name for name in built_lists(manifests)}
+    for name in paths:
+        if others.get(name.lower(), name) != name:
+            raise UsageProblem(
+                f"{name}: a list named {others[name.lower()]} was compared before, expected names that "
+                "differ by more than capitals — rename one"
+            )
+    with locked(manifests):
+        return [_take(key, manifests) for key in paths.values()]
 
 
 def _take(key: str, manifests: Path) -> OwnList:
     path, name = Path(key), Path(key).name
     folder = dataset_folder(manifests, name)
     raw = folder / "raw" / name
-    if not path.is_file() and not (former_record(manifests, name) and raw.is_file()):
+    known = key == name and former_record(manifests, name) and raw.is_file()  # by its name alone
+    if not path.is_file() and not known:
         raise UsageProblem(
             f"{key}: no such file, expected a list of clips (.csv, .tsv, .txt or .parquet), the name of "
             "a dataset, or a list that was compared before — check the path"

@@ -4,12 +4,14 @@ The verdict is that of verdict.py: a row of the dataset is `failed`, `dropped` o
 entry of a named list that is no clip of the dataset is `unresolved`.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.catalog.cards import Card
 from curation.catalog.clips import named_by_entry
 from curation.catalog.identity import LIKELY_ID
+from curation.catalog.revoked import is_revoked
 from curation.catalog.store import sql_text
 from curation.files import replacing
 from curation.manifest import PARQUET, PROBLEM_COLUMNS
@@ -22,9 +24,19 @@ FILE = "problems.parquet"
 
 
 def write_problems(
-    db: "duckdb.DuckDBPyConnection", card: Card, folder: Path, seen: int, kept: int
+    db: "duckdb.DuckDBPyConnection",
+    card: Card,
+    folder: Path,
+    seen: int,
+    kept: int,
+    *,
+    revoked: Collection[str],
 ) -> dict[str, int]:
-    """Write problems.parquet; how many rows for each reason."""
+    """Write problems.parquet; how many rows for each reason.
+
+    Args:
+        revoked: recordings whose absence from a list is no problem.
+    """
     clips = f"read_parquet({sql_text(folder / 'clips.parquet')})"
     detail = """'id ' || coalesce(source_id, 'null') || ', ' || coalesce(start_s::varchar, '?')
         || ' to ' || coalesce(end_s::varchar, '?') || ' s, split ' || coalesce(split, 'null')"""
@@ -54,7 +66,8 @@ def write_problems(
             || coalesce(' at ' || e.start_ms / 1000 || ' s', '') || ', which is no clip of the dataset',
             {{'file': e.list, 'row': null::bigint}}
         from entries e
-        where not exists (select 1 from {clips} c where {named_by_entry(card)})"""
+        where not coalesce({is_revoked(revoked)}, false)
+          and not exists (select 1 from {clips} c where {named_by_entry(card)})"""
         )
     db.execute(f"create temp table problems as {' union all '.join(parts)}")
     columns = ", ".join(

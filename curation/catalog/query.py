@@ -22,11 +22,12 @@ from curation.catalog.store import (
     interruptible,
     lock,
     open_manifests,
+    parsed,
     runs_others,
     single_select,
 )
 from curation.errors import BadManifest, UsageProblem
-from curation.files import disk_space, replacing, says_full
+from curation.files import disk_space, outside, replacing, says_full
 from curation.tables import number, render
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def answer(sql: str, manifests: Path) -> Iterator[Answer]:
         UsageProblem: nothing is built; or it is not one SELECT, or DuckDB refuses it.
         BadManifest: a built file cannot be read.
     """
+    with _refusals(sql):
+        parsed(sql)
     if not single_select(sql):
         raise UsageProblem(
             f"{_shown(sql)}: expected exactly one SELECT, nothing else — the views are listed by: "
@@ -140,9 +143,10 @@ def _refusals(sql: str) -> Iterator[None]:
             raise
         if "interrupt" in str(error).lower():
             raise KeyboardInterrupt from error
+        quoted = ' ("overlaps" is a word of SQL and needs its quotes)' if "overlaps" in sql else ""
         raise UsageProblem(
-            f"{_shown(sql)}: {first_line(error)}; expected a SELECT over the views — they are listed "
-            'by: curate sql "show tables"'
+            f"{_shown(sql)}: {first_line(error)}; expected a SELECT over the views{quoted} — they are "
+            'listed by: curate sql "show tables"'
         ) from error
 
 
@@ -198,11 +202,7 @@ def write(found: Answer, format: str, target: Path, manifests: Path) -> None:
     Raises:
         UsageProblem: `target` lies among the manifests, which no answer may replace.
     """
-    if target.resolve().is_relative_to(manifests.resolve()):
-        raise UsageProblem(
-            f"--out {target}: lies in {manifests}, where an answer could replace a manifest, expected "
-            "a file elsewhere — write it to another folder"
-        )
+    outside(target, manifests, option="--out")
     with replacing(target) as temporary:
         if format == "parquet":
             found.write_parquet(temporary)

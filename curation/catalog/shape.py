@@ -7,10 +7,10 @@ are no names, by what it holds. Nothing is guessed that the cells contradict.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import islice, pairwise, takewhile
 from pathlib import Path
 
 from curation.catalog.identity import FREESOUND_ID, parse
@@ -18,6 +18,11 @@ from curation.catalog.textlines import lines_of, open_text, split_cells
 from curation.errors import UsageProblem
 
 _SAMPLE_ROWS = 2_000
+# what a column may be said to hold, and what it is called here
+_GIVEN = {
+    "start": "start_s", "end": "end_s", "duration": "duration_s", "split": "split", "label": "label",
+    "licence": "licence", "uploader": "uploader",
+}  # fmt: skip
 # names of columns that the SQL of every list needs for itself
 _TAKEN = ("file", "row", "text_", "parts_", "clip_", "named_")
 _ENOUGH = 0.5  # of the cells of a column: what it takes to be the column of ids
@@ -69,21 +74,24 @@ class Shape:
     splits: dict[str, str] = field(default_factory=dict)  # value of the split column to its role
 
 
-def shape_of(path: Path, *, id_column: str | None = None) -> Shape:
+def shape_of(path: Path, *, columns: Mapping[str, str] | None = None) -> Shape:
     """How the file at `path` is written.
 
     Args:
-        id_column: its name, where it shall not be searched for.
+        columns: the names of columns by what they hold, instead of guessing: id, caption, or of _GIVEN.
 
     Raises:
         UsageProblem: there is no such file, or no column of it names recordings.
         BadMetadata: it is empty, or no text.
     """
+    columns = columns or {}
     if not path.is_file():
         raise UsageProblem(f"{path}: no such file, expected a list of clips — check the path")
+    if path.suffix.lower() in (".gz", ".zip", ".xz", ".bz2"):
+        raise UsageProblem(f"{path}: is packed, expected the list itself — unpack it")
     if path.suffix.lower() == ".parquet":
         names, rows = _parquet_sample(path)
-        shape = _shape(path, names, rows, format="parquet", id_column=id_column)
+        shape = _shape(path, names, rows, format="parquet", given=columns)
         used = [
             name for name in names if name in (shape.id_column, *shape.roles.values(), *shape.captions)
         ]
@@ -91,7 +99,7 @@ def shape_of(path: Path, *, id_column: str | None = None) -> Shape:
             raise UsageProblem(f"{path}: a column named {taken[0]!r}, expected another name — rename it")
         shape = replace(shape, columns=tuple(used))
     else:
-        shape = _text_shape(path, id_column)
+        shape = _text_shape(path, columns)
     return replace(shape, splits=_splits(path, shape)) if "split" in shape.roles else shape
 
 
@@ -101,7 +109,8 @@ def _splits(path: Path, shape: Shape) -> dict[str, str]:
     if shape.format == "parquet":
         import pyarrow.parquet as pq
 
-        values = Counter(str(v) for v in pq.read_table(path, columns=[column])[column].to_pylist() if v)
+        cells = pq.read_table(path, columns=[column])[column].to_pylist()
+        values = Counter(str(cell).strip() for cell in cells if cell)
     else:
         index = shape.columns.index(column)
         with open_text(path) as text:
@@ -111,7 +120,7 @@ def _splits(path: Path, shape: Shape) -> dict[str, str]:
     return {value: _ROLES.get(value.lower(), "train") for value in found}
 
 
-def _text_shape(path: Path, id_column: str | None) -> Shape:
+def _text_shape(path: Path, columns: Mapping[str, str]) -> Shape:
     with open_text(path) as text:
         sample = list(islice(text, _SAMPLE_ROWS))
     delimiter = _delimiter(sample)
@@ -125,7 +134,7 @@ def _text_shape(path: Path, id_column: str | None) -> Shape:
     width = max(width, len(names))
     rows = [[*cells[:width], *[""] * (width - len(cells))] for cells in lines[header:]]
     return _shape(
-        path, _named(names, width), rows, format="csv", id_column=id_column, delimiter=delimiter,
+        path, _named(names, width), rows, format="csv", given=columns, delimiter=delimiter,
         header=header, open_quotes=sum(line.count('"') % 2 for line in sample), guessed=not names,
     )  # fmt: skip
 
@@ -205,7 +214,7 @@ def _shape(
     rows: list[list[str]],
     *,
     format: str,
-    id_column: str | None,
+    given: Mapping[str, str],
     delimiter: str = ",",
     header: bool = True,
     open_quotes: int = 0,
@@ -217,7 +226,8 @@ def _shape(
         guessed: the columns have no names, so that those told by what they hold get one here.
     """
     cells = {name: [row[i] for row in rows] for i, name in enumerate(names)}
-    index, readable = _id_column(path, cells, id_column)
+    given = {role: _column(path, cells, wanted) for role, wanted in given.items()}
+    index, readable = _id_column(path, cells, given.get("id"))
     roles: dict[str, str] = {}
     captions: list[str] = []
     for name in names:
@@ -236,6 +246,8 @@ def _shape(
         free = [name for name in names if name != index and name not in roles.values()]
         found = [name for name in free if _may_be("split", cells[name])]
         roles |= {"split": found[0]} if len(found) == 1 else {}
+    roles |= {_GIVEN[role]: name for role, name in given.items() if role in _GIVEN}
+    captions = [given["caption"]] if "caption" in given else captions
     return Shape(
         format=format,
         columns=tuple(names),
@@ -253,10 +265,13 @@ def _shape(
 def _id_column(path: Path, cells: dict[str, list[str]], wanted: str | None) -> tuple[str, float]:
     """The name of the column of ids, and the share of its cells that can be read."""
     if wanted is not None:
-        name = next((name for name in cells if name.lower() == wanted.lower()), None)
-        if name is None:
-            raise UsageProblem(f"{path}: no column {wanted!r}, expected one of: {', '.join(cells)}")
-        return name, _readable(cells[name], sounds=True)
+        if (share := _readable(cells[wanted], sounds=True)) < _ENOUGH:
+            shown = next(filter(None, cells[wanted]), "")[:40]
+            raise UsageProblem(
+                f"{path}: {share:.0%} of the column {wanted!r} ({shown!r}) name a YouTube or Freesound "
+                "recording, expected most — name another"
+            )
+        return wanted, share
     shares = {
         name: _readable(values, sounds=bool(_SOUND_NAME.fullmatch(_word(name))) or len(cells) == 1)
         for name, values in cells.items()
@@ -265,13 +280,30 @@ def _id_column(path: Path, cells: dict[str, list[str]], wanted: str | None) -> t
     named = {name: bool(_ID_NAME.fullmatch(_word(name))) for name in cells}
     best = max(shares, key=lambda name: (round(shares[name], 1), named[name], shares[name]))
     if shares[best] < _ENOUGH:
+        sounds = {name: _readable(values, sounds=True) for name, values in cells.items()}
+        numbered = next((n for n in cells if sounds[n] >= _NEARLY_ALL and len(set(cells[n])) > 9
+                         and not _counts_up(cells[n])), "")  # fmt: skip
         told = "; ".join(f"{n!r}: {next(filter(None, c), '')[:40]!r} {shares[n]:.0%}"
                          for n, c in list(cells.items())[:8])  # fmt: skip
         raise UsageProblem(
             f"{path}: no column of ids: cells that name a YouTube or Freesound recording are ({told}), "
-            "expected most of one column — name it with: curate card new FILE --id COLUMN"
+            "expected most of one column — name it with: curate card new FILE --id "
+            f"{numbered or 'COLUMN'}"
         )
     return best, shares[best]
+
+
+def _column(path: Path, cells: Mapping[str, list[str]], wanted: str) -> str:
+    name = next((name for name in cells if name.lower() == wanted.lower()), None)
+    if name is None:
+        raise UsageProblem(f"{path}: no column {wanted!r}, expected one of: {', '.join(cells)}")
+    return name
+
+
+def _counts_up(values: Sequence[str]) -> bool:
+    """Whether these are the numbers of the rows."""
+    numbers = [float(value) for value in values if _BARE_NUMBER.fullmatch(value)]
+    return all(b - a == 1 for a, b in pairwise(numbers))
 
 
 def _readable(values: Iterable[str], *, sounds: bool) -> float:
@@ -302,9 +334,12 @@ def _may_be(role: str, values: Sequence[str]) -> bool:
 
 
 def _number(value: str) -> float | None:
+    """Seconds, also written as 1:30 or 2,5, as the macro `clock` reads them."""
+    number = 0.0
     with suppress(ValueError):
-        number = float(value)
-        return number if 0 <= number < 1e9 else None
+        for part in value.replace(",", ".").split(":"):
+            number = number * 60 + float(part)
+        return number if 0 <= number < 1e9 and value.count(":") <= 2 else None
     return None
 
 

@@ -186,16 +186,19 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def single_select(sql: str) -> bool:
-    """Whether `sql` is exactly one SELECT statement.
+def parsed(sql: str) -> "list[duckdb.Statement]":
+    """The statements in `sql`; what DuckDB says of a mistake in it comes as its error."""
+    import duckdb
 
-    That alone does not keep it from writing: `with x as (copy … to …) from x` is a SELECT to DuckDB.
-    As a subquery, `from (…)`, it is refused.
-    """
+    return duckdb.extract_statements(sql)
+
+
+def single_select(sql: str) -> bool:
+    """Whether `sql` is exactly one SELECT statement."""
     import duckdb
 
     try:
-        statements = duckdb.extract_statements(sql)
+        statements = parsed(sql)
     except duckdb.Error:
         return False
     return len(statements) == 1 and statements[0].type == duckdb.StatementType.SELECT
@@ -311,7 +314,7 @@ def open_manifests(path: str | Path) -> "duckdb.DuckDBPyConnection":
     import duckdb
 
     manifests = Path(path)
-    if not built_datasets(manifests):
+    if not built_datasets(manifests) and not built_lists(manifests):
         raise UsageProblem(
             f"{manifests}: nothing is built there, expected <dataset>/clips.parquet — "
             "run: curate fetch --from DIR && curate build"

@@ -225,6 +225,10 @@ def build(names: tuple[str, ...], manifests: Path, cards: tuple[Path, ...], as_j
     )
 
 
+# what `--read` may say of a column
+_TOLD = ("start", "end", "duration", "split", "caption", "label", "licence", "uploader")
+
+
 @click.group()
 def card() -> None:
     """Make the card of a dataset."""
@@ -234,6 +238,14 @@ def card() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dataset", metavar="NAME", help="Its name; without it that of FILE.")
 @click.option("--id", "id_column", metavar="COLUMN", help="The column of ids, instead of searching it.")
+@click.option(
+    "--read",
+    "columns",
+    type=(click.Choice(_TOLD), str),
+    metavar="WHAT COLUMN",
+    multiple=True,
+    help="What a column holds, where its name does not say it, as: --read start Anfang.",
+)
 @click.option(
     "--role",
     type=click.Choice(("train", "validation", "test")),
@@ -247,6 +259,7 @@ def new_card(
     file: Path,
     dataset: str | None,
     id_column: str | None,
+    columns: tuple[tuple[str, str], ...],
     role: str,
     replace: bool,
     manifests: Path,
@@ -265,15 +278,16 @@ def new_card(
     from curation.tables import number
 
     name = dataset or re.sub(r"[^a-z0-9]+", "_", file.stem.lower()).strip("_")
+    given = dict(columns) | ({"id": id_column} if id_column else {})
     with locked(manifests):
-        shape = new_dataset(file, name, manifests, id_column=id_column, role=role, replace=replace)
-    folder, columns = manifests / name, len(shape.columns)
+        shape = new_dataset(file, name, manifests, columns=given, role=role, replace=replace)
+    folder, total = manifests / name, len(shape.columns)
     read = len(shape.roles) + len(shape.captions)
     finish(
         {"command": "card new", "dataset": name, "folder": str(folder), "shape": asdict(shape)},
         as_json,
         text="\n".join(described(shape)),
-        summary=f"{number(columns, 'column')} = 1 of ids + {read} also read + {columns - read - 1} not; "
+        summary=f"{number(total, 'column')} = 1 of ids + {read} also read + {total - read - 1} not; "
         f"fill in licences and citation in {folder / 'card.toml'}",
         next_steps=(f"curate build {name}",),
     )

@@ -116,7 +116,7 @@ def clean(
     known = load_cards(manifests, *cards)
     inputs = [Extracted(dataset=dataset, tsv=tsv) for dataset, tsv in extracted]
     if extracted_out:
-        check_inputs(inputs, extracted_out, known)
+        check_inputs(inputs, extracted_out, known, manifests)
     # nothing is made for a wrong name
     compare(config.tests, train=config.train, manifests=manifests, cards=known)
     with locked(manifests), Progress("clean") as progress:
@@ -285,7 +285,7 @@ def revoke(
     from curation.decision.revoke import revoke as take_out
     from curation.files import locked
     from curation.progress import Progress
-    from curation.tables import render
+    from curation.tables import number, render
 
     keys = [recording_key(text) for text in recordings]
     before = derived(manifests, keys or sorted(revoked(manifests)))
@@ -300,7 +300,7 @@ def revoke(
                 progress=progress.query,
             )
             refresh_views(manifests)
-    after = derived(manifests, keys) if made else before
+    after = before if dry_run or undo or not keys else derived(manifests, keys)
     total, left = (sum(one.rows for one in rows) for rows in (before, after))
     finish(
         {
@@ -311,9 +311,20 @@ def revoke(
             "made_anew": made,
         },
         as_json,
-        text=render(["file", "rows"], [[one.file, one.rows] for one in before]),
+        text="\n".join(
+            [
+                render(["file", "rows"], [[one.file, one.rows] for one in before]),
+                *(
+                    f"{one.file}: still holds {number(one.rows, 'row')}: it was made from other "
+                    "manifests or lists than there are now, make it anew with curate clean"
+                    for one in after
+                    if keys and not (dry_run or undo)
+                ),
+            ]
+        ),
         summary=f"{total:,} rows = {max(0, total - left):,} removed + {min(total, left):,} there; "
         f"{len(revoked(manifests))} recordings revoked"
         + (f"; made anew: {', '.join(made)}" if made else ""),
         next_steps=("curate verify" if made else "curate revoke ID",),
+        code=1 if left and not (dry_run or undo) and keys else 0,
     )

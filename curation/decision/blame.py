@@ -10,7 +10,9 @@ from curation.catalog.identity import Identity, parse
 from curation.catalog.licence import licence_name
 from curation.catalog.lists import built_path
 from curation.catalog.problems import FILE as PROBLEMS_FILE
-from curation.catalog.store import built_datasets, sql_text, work_connection
+from curation.catalog.record import dataset_folder
+from curation.catalog.revoked import revoked
+from curation.catalog.store import built_datasets, built_lists, sql_text, work_connection
 from curation.decision import certificate
 from curation.decision.policy import DEFAULT_TESTS, LICENCE, REASONS, CleanConfig, Policy
 from curation.errors import UsageProblem
@@ -88,7 +90,7 @@ def blame(
         if not rows:
             raise UsageProblem(
                 f"{clip!r}: no built manifest has such a clip ({read_as(identity)}), looked in "
-                f"{', '.join(built_datasets(manifests))} — {_what_else(db, manifests, clip, identity)}"
+                f"{', '.join(_built(manifests))} — {_what_else(db, manifests, clip, identity)}"
             )
         comparison = _narrowed(comparison, rows, as_test_item=as_test_item)
         overlap.find(db, comparison)
@@ -113,12 +115,20 @@ def read_as(identity: Identity | None) -> str:
     return f"read as {identity.source}:{identity.source_id}"
 
 
+def _built(manifests: Path) -> list[str]:
+    return [*built_datasets(manifests), *built_lists(manifests)]
+
+
+def _files(manifests: Path) -> str:
+    return ", ".join(sql_text(built_path(manifests, name)) for name in _built(manifests))
+
+
 def _rows(
     db: "duckdb.DuckDBPyConnection", manifests: Path, clip: str, identity: Identity | None
 ) -> list[dict[str, Any]]:
     """Every row that `clip` names: `dataset/clip_id` alone, else by clip_id, by source_id, or by
     source_id and start where it tells one."""
-    files = ", ".join(sql_text(built_path(manifests, name)) for name in built_datasets(manifests))
+    files = _files(manifests)
     condition = "$clip in (clip_id, dataset || '/' || clip_id)"
     parameters: dict[str, Any] = {"clip": clip}
     if identity is not None:
@@ -144,9 +154,11 @@ def _rows(
 def _what_else(
     db: "duckdb.DuckDBPyConnection", manifests: Path, clip: str, identity: Identity | None
 ) -> str:
-    """What to do about a clip that nobody has: it failed, is spelled otherwise, or not built."""
+    """What to do about a clip that nobody has: taken down, failed, spelled otherwise, or not built."""
+    if identity and f"{identity.source}:{identity.source_id}" in revoked(manifests):
+        return f"it was taken down; to let it come back: curate revoke --undo {identity.source_id}"
     problems = ", ".join(
-        sql_text(manifests / name / PROBLEMS_FILE) for name in built_datasets(manifests)
+        sql_text(dataset_folder(manifests, name) / PROBLEMS_FILE) for name in _built(manifests)
     )
     failed = db.execute(
         f"""select dataset, reason, origin.file, origin.row
@@ -156,7 +168,7 @@ def _what_else(
     ).fetchall()
     for dataset, reason, file, row in failed:
         return f"it failed in the build of {dataset} as {reason}: {file}, row {row}"
-    files = ", ".join(sql_text(built_path(manifests, name)) for name in built_datasets(manifests))
+    files = _files(manifests)
     twins = db.execute(
         f"""select distinct source_id from read_parquet([{files}], hive_partitioning = false)
         where lower(source_id) = lower($id) order by 1 limit 3""",

@@ -121,10 +121,10 @@ def _same_config(folder: Path, config: CleanConfig, *, replace: bool) -> None:
     if replace or not path.is_file():
         return
     try:
-        former = dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+        former = asdict(certificate.config_of(json.loads(path.read_text(encoding="utf-8"))))
     except (ValueError, KeyError, TypeError):
         return  # damaged: clean writes it anew
-    wanted = json.loads(canonical_json(asdict(config)))
+    wanted = asdict(config)
     differing = [
         f"{key} was {former.get(key)}, now {wanted[key]}"
         for key in wanted

@@ -18,7 +18,7 @@ from curation.catalog.lists import built_path
 from curation.catalog.store import one_thread, sql_text, work_connection
 from curation.decision import certificate, memmap
 from curation.errors import BadMetadata, UsageProblem
-from curation.files import locked, replacing, sha256_file, write_json
+from curation.files import locked, outside, remove, replacing, sha256_file, write_json
 from curation.manifest import PARQUET
 from curation.tables import number
 from curation.verdict import Reason
@@ -71,8 +71,11 @@ class Filtered:
         )
 
 
-def check_inputs(inputs: Sequence[Extracted], out: Path, cards: dict[str, Card]) -> None:
+def check_inputs(
+    inputs: Sequence[Extracted], out: Path, cards: dict[str, Card], manifests: Path
+) -> None:
     """Raise UsageProblem for what cannot work, before anything is made."""
+    outside(out, manifests, option="--extracted-out")
     stems = Counter(item.stem for item in inputs)
     for item in inputs:
         if item.dataset not in cards:
@@ -100,6 +103,7 @@ def check_inputs(inputs: Sequence[Extracted], out: Path, cards: dict[str, Card])
                 f"--extracted-out {out}: holds {item.tsv.name} itself, which the filtered copy would "
                 "replace, expected another folder — give one"
             )
+        memmap.check_replaceable(out / item.stem)
 
 
 def filter_extracted(
@@ -122,7 +126,7 @@ def filter_extracted(
         BadMetadata: a tsv or its tensors cannot be read, or have different numbers of rows.
         ManifestChanged: the clean manifest is not what its certificate says.
     """
-    check_inputs(inputs, out, cards)
+    check_inputs(inputs, out, cards, manifests)
     folder = certificate.named(manifests, name)
     document = certificate.read(folder)
     certificate.check_files(folder, document)
@@ -139,7 +143,9 @@ def filter_extracted(
             with work_connection(out) as db:
                 _define_verdicts(db, item, folder, built_path(manifests, item.dataset), cards)
                 mask, counts = _write_rows(db, item, ids, out)
-            if tensors:
+            if not tensors:
+                remove(out / item.stem)  # of a former run, from a tsv that had tensors
+            else:
                 memmap.write_rows(tensors, meta, mask, out / item.stem, progress)
             with replacing(out / f"{item.stem}.tsv") as temporary:
                 kept_lines = (line for line, kept in zip(lines, mask, strict=True) if kept)
@@ -275,8 +281,11 @@ def _write_rows(
     db.register("ids", table)
     columns = ("verdict", "reason", "rule", "heldout_dataset", "heldout_clip_id")
     missing = {"verdict": "'unknown'", "reason": f"'{Reason.NO_SUCH_CLIP}'"}
+    # a clip of that name, and a part of the sound whose name it begins with
+    ambiguous = {"verdict": "'unknown'", "reason": f"'{Reason.AMBIGUOUS_ID}'"}
     chosen = ", ".join(
-        f"case when n.name is not null then n.{c} when p.name is not null then p.{c} "
+        f"case when n.verdict <> p.verdict then {ambiguous.get(c, 'null')} "
+        f"when n.name is not null then n.{c} when p.name is not null then p.{c} "
         f"else {missing.get(c, 'null')} end as {c}"
         for c in columns
     )

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from curation.errors import BadMetadata
+from curation.errors import BadMetadata, UsageProblem
 from curation.files import replacing_folder
 
 META = "meta.json"
@@ -75,6 +75,18 @@ def read_meta(folder: Path, rows: int, tsv: str) -> tuple[list[Tensor], dict[str
     if strange:
         raise fail(f"also holds {min(strange)}", f"{META} and the tensors it names, nothing else")
     return tensors, meta
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise UsageProblem where a folder is there that holds more than such a copy."""
+    if not folder.is_dir():
+        return
+    strange = [p.name for p in folder.iterdir() if p.name != META and p.suffix != ".memmap"]
+    if strange:
+        raise UsageProblem(
+            f"{folder}: is there and holds {min(strange)}, expected a new folder or an earlier copy, "
+            f"{META} and *.memmap alone — give another --extracted-out"
+        )
 
 
 def _is_shape(shape: Any) -> bool:

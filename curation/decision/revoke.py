@@ -1,26 +1,30 @@
 """Takedowns: what derives from a recording in the manifests, and its removal.
 
-`revoked.json` is written first, and every build obeys it, so a run that was killed is continued by the
-next revoke or build. Metadata files as published (`raw/`) still name the recording: nothing is made of
-it any more.
+`revoked.json` is written first, and every build obeys it; a run that was killed is continued by the same
+command. Metadata files as published (`raw/`) and what build could not take (`problems.parquet`) still
+name the recording: nothing is made of it any more.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation.catalog.annotations import FILE as ANNOTATIONS_FILE
 from curation.catalog.build import build
 from curation.catalog.cards import Card
+from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import built_path
+from curation.catalog.record import dataset_folder, read_record
 from curation.catalog.revoked import is_revoked, revoked, write_revoked
 from curation.catalog.store import built_datasets, built_lists, clean_folders, sql_text, work_connection
 from curation.catalog.twins import FILE as TWINS_FILE
 from curation.catalog.twins import find_twins
 from curation.decision import certificate
 from curation.decision.clean import clean
-from curation.errors import BadCard, ManifestChanged, UsageProblem
+from curation.errors import BadCard, BadMetadata, UsageProblem
 from curation.files import remove
+from curation.matching.comparison import compare
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,7 +46,7 @@ def derived(manifests: Path, keys: Iterable[str]) -> list[Derived]:
     with work_connection(manifests) as db:
         found = [
             Derived(file=str(path.relative_to(manifests)), rows=_count(db, path, condition))
-            for path in (*_clips(manifests), *_cleaned(manifests))
+            for path in (*_beside(manifests), *_cleaned(manifests))
         ]
         ids = ", ".join(sql_text(key.partition(":")[2]) for key in keys)
         if (twins := manifests / TWINS_FILE).is_file():
@@ -56,6 +60,13 @@ def derived(manifests: Path, keys: Iterable[str]) -> list[Derived]:
 def _clips(manifests: Path) -> list[Path]:
     names = [*built_datasets(manifests), *built_lists(manifests)]
     return [built_path(manifests, name) for name in names]
+
+
+def _beside(manifests: Path) -> list[Path]:
+    """What build made of recordings: clips, and what is said of them."""
+    folders = [path.parent for path in _clips(manifests)]
+    names = ("clips.parquet", EVIDENCE_FILE, ANNOTATIONS_FILE)
+    return [folder / name for name in names for folder in folders if (folder / name).is_file()]
 
 
 def _cleaned(manifests: Path) -> list[Path]:
@@ -111,6 +122,7 @@ def revoke(
             f"{min(strange)}: is not revoked, expected one of: {', '.join(sorted(before)) or 'none'}"
         )
     write_revoked(manifests, before - wanted if undo else before | wanted)
+    remove(manifests / "overlaps.parquet")  # of the last comparison: clean writes it, or overlaps
     built = [path.parent.name for path in _clips(manifests)]
     if unknown := sorted(set(built) - set(cards)):
         raise BadCard(f"{', '.join(unknown)}: no card is known of that name — give it with --cards DIR")
@@ -118,22 +130,42 @@ def revoke(
     for result in results:
         if result.error is not None:
             raise result.error
+        if result.state == "missing" and _has(manifests, result.dataset, wanted):
+            raise BadMetadata(
+                f"{result.dataset}: has rows of {', '.join(sorted(wanted))}, and its metadata files are "
+                f"gone, expected them to build it without — fetch them again, or remove "
+                f"{dataset_folder(manifests, result.dataset)}"
+            )
     made = [result.dataset for result in results if result.state == "built"]
     find_twins(manifests, cards)
-    remove(manifests / "overlaps.parquet")  # of the last comparison: clean writes it, or overlaps
     for folder in clean_folders(manifests):
         document = certificate.read(folder)
-        if _is_stale(folder, document):
+        changed = _changed_since(manifests, document)
+        # What differs for other reasons than this takedown is its owner's to make anew.
+        if changed and all(name in made or wanted & set(gone) for name, gone in changed.items()):
             config = certificate.config_of(document)
-            clean(config, name=folder.name, manifests=manifests, cards=cards, progress=progress)
+            now = compare(config.tests, train=config.train, manifests=manifests, cards=cards)
+            if {s.key for s in now.trains} != set(document["train"]):  # built since: not for a takedown
+                config = replace(config, train=tuple(document["train"]))
+            clean(
+                config, name=folder.name, manifests=manifests, cards=cards, replace=True,
+                progress=progress,
+            )  # fmt: skip
             made.append(f"clean/{folder.name}")
     return made
 
 
-def _is_stale(folder: Path, document: dict[str, Any]) -> bool:
-    """Whether a manifest that a clean manifest was made from was built anew since."""
-    try:
-        certificate.check_manifests(folder, document)
-    except ManifestChanged:
-        return True
-    return False
+def _has(manifests: Path, dataset: str, keys: frozenset[str]) -> bool:
+    with work_connection(manifests) as db:
+        return _count(db, built_path(manifests, dataset), is_revoked(keys)) > 0
+
+
+def _changed_since(manifests: Path, document: dict[str, Any]) -> dict[str, list[str]]:
+    """The datasets built anew since a clean manifest was made from them, and what each lacks."""
+    changed = {}
+    for name, entry in document["manifests"].items():
+        place, _, file = name.rpartition("/")
+        record = read_record(manifests, dataset := place.rpartition("/")[2])
+        if record.get("outputs", {}).get(file, {}).get("sha256") != entry["sha256"]:
+            changed[dataset] = record.get("revoked", [])
+    return changed

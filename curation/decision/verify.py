@@ -9,6 +9,7 @@ from curation.catalog.cards import Card
 from curation.catalog.licence import licence_name
 from curation.catalog.lists import built_path
 from curation.catalog.record import FETCHED, dataset_folder, read_record
+from curation.catalog.revoked import KEY, is_revoked, revoked
 from curation.catalog.store import (
     built_datasets,
     built_lists,
@@ -101,6 +102,7 @@ def _dataset(db: "duckdb.DuckDBPyConnection", manifests: Path, dataset: str) -> 
                 f"changed since; rebuild it with: curate build {dataset}"
             )
     path = built_path(manifests, dataset)
+    _no_revoked(db, path, manifests)
     provenance(db, path)
     if num_rows(db, path) != record["kept"]:
         raise ManifestChanged(f"{path}: {num_rows(db, path):,} rows, recorded {record['kept']:,}")
@@ -116,6 +118,18 @@ def _dataset(db: "duckdb.DuckDBPyConnection", manifests: Path, dataset: str) -> 
         raise BadManifest(
             f"{path}: clip {(bad or twice or ('',))[0]!r} is empty in time or there twice, expected "
             f"neither — rebuild it with: curate build {dataset}"
+        )
+
+
+def _no_revoked(db: "duckdb.DuckDBPyConnection", path: Path, manifests: Path) -> None:
+    """Raise ManifestChanged where a recording that was taken down is still in a file."""
+    rows = db.execute(
+        f"select {KEY} from read_parquet(?) where {is_revoked(revoked(manifests))} limit 1", [str(path)]
+    ).fetchall()
+    for (key,) in rows:
+        raise ManifestChanged(
+            f"{path}: holds {key}, which was taken down, expected none of it — run again: curate revoke "
+            f"{key}"
         )
 
 
@@ -137,6 +151,8 @@ def _clean(manifests: Path, cards: dict[str, Card], name: str) -> None:
         _sums(db, folder, document)
         overlap.find(db, comparison)
         _lists_unchanged(db, comparison, document, folder)
+        for path in sorted(folder.glob("*.parquet")):
+            _no_revoked(db, path, manifests)
         _licences_allowed(db, config.licences, folder / "kept.parquet")
         if config.policy in (Policy.PREFER_TEST, Policy.DROP_BOTH):
             _no_overlap(db, config.rules, folder / "kept.parquet", _TRAIN_SIDE)

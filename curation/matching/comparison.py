@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from curation.catalog.cards import Card
 from curation.catalog.evidence import FILE as EVIDENCE_FILE
-from curation.catalog.lists import Selection, built_path, heldout_selection, train_selection
+from curation.catalog.lists import Selection, built_path, heldout_selection, is_own_list, train_selection
 from curation.catalog.record import RECORD, read_record
 from curation.catalog.store import built_datasets, num_rows
 from curation.errors import ManifestChanged, UsageProblem
@@ -134,6 +134,11 @@ def compare(
     )
     for dataset in comparison.datasets:
         if not built_path(manifests, dataset).with_name(RECORD).is_file():
+            if is_own_list(dataset):
+                raise UsageProblem(
+                    f"{dataset}: was not compared in {manifests} before, expected its path — name "
+                    "the file"
+                )
             raise UsageProblem(
                 f"{dataset} is not built in {manifests}, expected "
                 f"{built_path(manifests, dataset)} — run: curate fetch {dataset} --from DIR && "

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import curation
 from curation.catalog import evidence as published_evidence
 from curation.catalog.cards import load_cards
-from curation.catalog.lists import built_path
+from curation.catalog.lists import built_path, list_names
 from curation.catalog.ownlists import take_lists
 from curation.catalog.record import dataset_folder
 from curation.catalog.store import sql_text, work_connection
@@ -290,7 +290,7 @@ def write_evidence(
         "format": "foleyproof-overlaps/1",
         "made_by": f"foleyproof {curation.__version__}",
         "tests": {test["list"]: test["digest"] for test in tests.values()},
-        "train": [selection.key for selection in comparison.trains],
+        "train": list(list_names(selection.key for selection in comparison.trains)),
         "margin_s": comparison.margin_s,
         "manifests": {
             dataset: record["outputs"]["clips.parquet"]["sha256"]

@@ -290,7 +290,7 @@ def test_folder_of_somebody_else_is_left_alone(format_: str, export: Any, tmp_pa
     (folder / "export.json").write_text("{}")
     before = files_of(folder)
     _, said = export("vggsound", format_, code=2)
-    assert "is there, and export did not make it" in said
+    assert "is there, and export did not make " in said
     assert files_of(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
@@ -299,7 +299,7 @@ def test_out_among_the_manifests_is_refused(in_folder: Any, manifests: Path, cur
     for format_ in FORMATS:
         code, _, err = curate("export", "vggsound", "--to", format_, "--out", "manifests/vggsound")
         assert code == 2
-        assert "not among the manifests" in err
+        assert "where it could replace a manifest" in err
     assert (manifests / "vggsound" / "clips.parquet").is_file()
 
 
@@ -307,7 +307,7 @@ def test_ids_into_a_folder_and_folders_over_a_file_are_refused(export: Any, tmp_
     (tmp_path / "ids out").mkdir()
     assert "is a folder, expected a file" in export("vggsound", "ids", code=2)[1]
     (tmp_path / "mmaudio out").write_text("mine")
-    assert "export did not make it" in export("vggsound", "mmaudio", code=2)[1]
+    assert "export did not make " in export("vggsound", "mmaudio", code=2)[1]
     assert (tmp_path / "mmaudio out").read_text() == "mine"
 
 

@@ -145,6 +145,7 @@ def test_clean_holds_the_rows_of_a_list_out_and_names_no_path(in_folder, curate,
         f"select distinct heldout_dataset, source_id from '{folder}/excluded.parquet'"
     ).fetchall()
     assert (kept, dropped) == ([(0,)], [("own.tsv", source_id)])
+    assert curate("overlaps", "--test", path, "--train", path.resolve())[0] == 0
     written = b"".join(
         p.read_bytes() for p in [*folder.iterdir(), in_folder.manifests / "overlaps.parquet"]
     )
@@ -183,6 +184,93 @@ def test_split_column_tells_what_a_name_means(in_folder, curate, mine):
     _, out, _ = curate("overlaps", "--test", "vggsound", "--train", path, "--json")
     (cell,) = json.loads(out)["tests"]["vggsound"]["overlap"].values()
     assert cell["train_rows"] == 2
+
+
+def test_recording_in_both_splits_is_a_clip_of_each(in_folder, curate, mine):
+    path = mine(f"{A},1,dog,train\n{A},1,dog,test\n{B},2,dog,test\n")
+    _, out, _ = curate("overlaps", "--test", path, "--train", path, "--json")
+    ((test, cell),) = [(t, *t["overlap"].values()) for t in json.loads(out)["tests"].values()]
+    assert (test["size"], cell["train_rows"], cell["test_items"]["id"]) == (2, 1, 1)
+
+
+def test_path_that_is_wrong_is_not_taken_for_a_list_of_that_name(in_folder, curate, mine):
+    path = mine(f"{A}\n")
+    assert curate("overlaps", "--test", path, "--train", "vggsound")[0] == 0
+    code, _, err = curate("overlaps", "--test", path.parent / "typo" / "my.csv", "--train", "vggsound")
+    assert (code, "no such file" in err) == (2, True)
+
+
+def test_names_that_differ_by_capitals_alone_are_refused(in_folder, curate, mine):
+    assert curate("overlaps", "--test", mine(f"{A}\n"), "--train", "vggsound")[0] == 0
+    code, _, err = curate("overlaps", "--test", mine(f"{A}\n", "My.csv"), "--train", "vggsound")
+    assert (code, "differ by more than capitals" in err) == (2, True)
+
+
+def test_no_list_is_written_while_another_process_holds_the_lock(in_folder, curate, mine):
+    from curation.files import locked
+
+    with locked(in_folder.manifests):
+        for command in (("overlaps",), ("blame", A)):
+            assert curate(*command, "--test", mine(f"{A}\n"))[0] == 11
+    assert not (in_folder.manifests / "lists").exists()
+
+
+def test_conflicting_licences_of_one_clip_are_unknown(in_folder, curate, mine):
+    curate("overlaps", "--train", mine("sound_id,licence\n1,CC BY\n1,CC BY-NC\n2,CC BY\n2,CC BY\n"))
+    built = in_folder.manifests / "lists" / "my.csv" / "clips.parquet"
+    assert duckdb.sql(f"select source_id, licence from '{built}' order by 1").fetchall() == [
+        ("1", None), ("2", "CC BY"),
+    ]  # fmt: skip
+
+
+def test_rows_of_lists_are_blamed_asked_and_exported(curate, tmp_path):
+    (tmp_path / "test.csv").write_text(f"{A}\n")
+    (tmp_path / "my-train.csv").write_text(f"id,label\n{A},dog\n{B},cat\n")
+    places = ("--manifests", tmp_path / "m")
+    words = ("--test", tmp_path / "test.csv", "--train", tmp_path / "my-train.csv")
+    assert curate("clean", *words, "--name", "x", *places)[0] == 0
+    code, out, err = curate("blame", B, "--name", "x", *places)
+    assert (code, "kept" in out) == (0, True), err
+    code, out, err = curate(
+        "sql", 'select count(*) as n from "my-train.csv"', "--format", "csv", *places
+    )
+    assert (code, out) == (0, "n\n2\n"), err
+    code, _, err = curate("export", "my-train.csv", "--to", "ids", "--out", tmp_path / "ids", *places)
+    assert code == 0, err
+    assert (tmp_path / "ids").read_text().split() == sorted([A, B])
+    (tmp_path / "m" / "lists" / "gone.csv").mkdir()
+    code, _, err = curate("overlaps", "--test", "gone.csv", "--train", "my-train.csv", *places)
+    assert (code, "no such file" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "start_s"),
+    [("30", 30.0), ("1:30", 90.0), ("00:01:30.5", 90.5), ("2,25", 2.25), ("soon", None), ("-3", None),
+     ("1e300", None), ("", None), ("nan", None)],
+)  # fmt: skip
+def test_id_counts_whatever_its_time(text, start_s, in_folder, curate, mine):
+    """Beside enough times that can be read, so that the column is one of times."""
+    rows = "".join(f"{i:010d}A;{i};x\n" for i in range(20))
+    code, out, _ = curate("overlaps", "--test", mine(f"id;start;label\n{A};{text};dog\n{rows}"))
+    assert (code, "+ 0 unknown" in out) == (0, True)
+    built = in_folder.manifests / "lists" / "my.csv" / "clips.parquet"
+    found = duckdb.sql(f"select start_s from '{built}' where source_id = '{A}'").fetchall()
+    assert found == [(start_s,)]
+
+
+def test_column_is_told_where_its_name_does_not(curate, mine, tmp_path):
+    path = mine(f"Verweis;Anfang;Ende;Text\nhttps://youtu.be/{A}?t=3;2,25;1:30;ein Hund\n")
+    words = ("card", "new", path, "--dataset", "mine", "--manifests", tmp_path / "m")
+    code, out, _ = curate(*words)
+    assert (code, "not read: 'Anfang', 'Ende'" in out) == (0, True)
+    told = [w for pair in (("start", "Anfang"), ("end", "Ende")) for w in ("--read", *pair)]
+    assert curate(*words, *told, "--read", "caption", "Text", "--replace")[0] == 0
+    assert curate("build", "mine", "--manifests", tmp_path / "m")[0] == 0
+    built = tmp_path / "m" / "mine" / "clips.parquet"
+    assert duckdb.sql(f"select start_s, end_s, captions from '{built}'").fetchall() == [
+        (2.25, 90.0, ["ein Hund"]),
+    ]  # fmt: skip
+    assert curate(*words, "--read", "start", "Beginn", "--replace")[0] == 2
 
 
 @pytest.mark.slow

@@ -214,7 +214,7 @@ def test_manifests_behind_links_are_read(corpus: Any, curate: Any, tmp_path: Pat
     [
         (("--format", "parquet"), "--format parquet is no text, expected --out FILE"),
         (("--json", "--out", "x.json"), "--json prints one document, --out writes a file"),
-        (("--out", "manifests/vggsound/clips.parquet"), "where an answer could replace a manifest"),
+        (("--out", "manifests/vggsound/clips.parquet"), "where it could replace a manifest"),
         (("--format", "xml"), "is not one of 'table', 'csv', 'jsonl', 'parquet'"),
         (("--manifests", "nowhere"), "nowhere: nothing is built there"),
     ],

@@ -33,7 +33,7 @@ def _rows_with(manifests: Path, id_: str) -> dict[str, int]:
     found = {}
     for path in sorted(manifests.rglob("*.parquet")):
         names = [row[0] for row in duckdb.sql(f"describe from '{path}'").fetchall()]
-        if "source_id" in names and path.name not in ("problems.parquet", "evidence.parquet"):
+        if "source_id" in names and path.name != "problems.parquet":
             ((n,),) = duckdb.sql(f"select count(*) from '{path}' where source_id = '{id_}'").fetchall()
             if n:
                 found[str(path.relative_to(manifests))] = n
@@ -50,7 +50,7 @@ def test_dry_run_lists_all_that_derives_and_changes_nothing(manifests, curate):
     assert code == 0
     assert listed.pop("overlaps.parquet") > 0
     by_hand = _rows_with(manifests, ID)
-    assert {name: n for name, n in by_hand.items() if name != "audioset/annotations.parquet"} == listed
+    assert by_hand == listed
     assert {"vggsound/clips.parquet", "audioset/clips.parquet", "clean/mine/kept.parquet"} <= set(listed)
     assert {p: sha256_file(p) for p in manifests.rglob("*") if p.is_file()} == before
 
@@ -125,6 +125,7 @@ def test_list_of_ones_own_loses_it_too(manifests, curate, tmp_path):
     )
     assert json.loads(curate(*words)[1])["tests"][str(tmp_path / "my.csv")]["size"] == 2
     curate("revoke", ID, "--manifests", manifests)
+    assert "lists/my.csv/clips.parquet" not in _rows_with(manifests, ID)
     assert json.loads(curate(*words)[1])["tests"][str(tmp_path / "my.csv")]["size"] == 1
 
 
@@ -145,6 +146,69 @@ def test_recording_is_named_in_any_form(text, key):
 def test_text_that_names_nothing_is_refused(text):
     with pytest.raises(UsageProblem, match="names no recording, expected"):
         recording_key(text)
+
+
+def test_dataset_without_its_files_ends_in_1_and_says_so(manifests, curate):
+    shutil.rmtree(manifests / "vggsound" / "raw")
+    code, _, err = curate("revoke", ID, "--manifests", manifests)
+    assert code == 1
+    assert "vggsound: has rows of youtube:4PjEi5fFD6A, and its metadata files are gone" in err
+
+
+def test_takedown_adds_no_training_set_that_was_built_since(corpus, manifests, curate, tmp_path):
+    words = ("--test", "esc50", "--manifests", manifests)
+    aside = tmp_path / "fsd50k"
+    (manifests / "fsd50k").rename(aside)
+    assert curate("clean", *words, "--name", "all")[0] == 0
+    before = json.loads((manifests / "clean" / "all" / "certificate.json").read_text())
+    aside.rename(manifests / "fsd50k")
+    assert curate("revoke", ID, "--manifests", manifests)[0] == 0
+    after = json.loads((manifests / "clean" / "all" / "certificate.json").read_text())
+    assert set(after["train"]) == set(before["train"])
+    assert after["counts"]["input"] < before["counts"]["input"]
+
+
+def test_certificate_of_an_older_version_is_no_other_configuration(manifests, curate):
+    from curation.files import digest_of
+
+    path = manifests / "clean" / "mine" / "certificate.json"
+    document = json.loads(path.read_text())
+    for key in ("licences", "use_annotations"):
+        del document["config"][key]
+    path.write_text(json.dumps({**document, "digest": digest_of(document)}))
+    assert curate("revoke", ID, "--manifests", manifests)[0] == 0
+    assert "clean/mine/kept.parquet" not in _rows_with(manifests, ID)
+
+
+def test_manifest_of_a_list_that_changed_since_is_left_and_named(manifests, curate, tmp_path):
+    path = tmp_path / "my.csv"
+    path.write_text(f"{TWIN}\n")
+    words = ("--test", path, "--train", "vggsound,audioset", "--manifests", manifests)
+    assert curate("clean", *words, "--name", "listed")[0] == 0
+    kept = sha256_file(manifests / "clean" / "listed" / "excluded.parquet")
+    path.write_text("abcdefghijk\n")
+    assert curate("overlaps", *words)[0] == 0
+    code, out, _ = curate("revoke", ID, "--manifests", manifests)
+    assert code == 1
+    assert "clean/listed/excluded.parquet: still holds" in out
+    assert sha256_file(manifests / "clean" / "listed" / "excluded.parquet") == kept
+    assert curate("verify", "listed", "--manifests", manifests)[0] == 13
+
+
+def test_pending_takedown_is_seen_by_verify_and_told_by_blame(manifests, curate):
+    (manifests / "revoked.json").write_text(json.dumps({"recordings": [f"youtube:{ID}"]}))
+    code, out, _ = curate("verify", "--manifests", manifests)
+    assert (code, f"holds youtube:{ID}, which was taken down" in out) == (13, True)
+    assert curate("revoke", ID, "--manifests", manifests)[0] == 0
+    code, _, err = curate("blame", ID, "--manifests", manifests)
+    assert (code, "it was taken down" in err) == (2, True)
+
+
+def test_nothing_of_a_revoked_recording_is_exported(manifests, curate, tmp_path):
+    (manifests / "revoked.json").write_text(json.dumps({"recordings": [f"youtube:{ID}"]}))
+    words = ("--to", "ids", "--out", tmp_path / "ids.txt", "--manifests", manifests)
+    code, _, err = curate("export", "vggsound", *words)
+    assert (code, "taken down since" in err) == (13, True)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"recordings": [1]}'])

@@ -1,6 +1,7 @@
 """Parquet with a description: Croissant metadata, or a Hugging Face dataset folder."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,7 +175,11 @@ def _front_matter(rows: Rows, counts: dict[str, int], cards: dict[str, Card]) ->
         "  data_files:",
     ]
     for name in counts:
-        lines += [f"  - split: {name}", f"    path: {json.dumps(f'data/{name}.parquet')}"]
+        # of a list of one's own the name has a dot, which the name of a split may not have
+        lines += [
+            f"  - split: {re.sub(r'[^A-Za-z0-9_]', '_', name)}",
+            f"    path: {json.dumps(f'data/{name}.parquet')}",
+        ]
     return [*lines, "---", ""]
 
 

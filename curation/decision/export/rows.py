@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from curation.catalog.cards import Card
 from curation.catalog.lists import built_path, train_selection
 from curation.catalog.record import read_record
-from curation.catalog.store import built_datasets, one_thread, sql_text, work_connection
+from curation.catalog.revoked import is_revoked, revoked
+from curation.catalog.store import built_datasets, built_lists, one_thread, sql_text, work_connection
 from curation.decision import certificate
-from curation.errors import BadManifest, ManifestChanged, UsageProblem
-from curation.files import replacing, replacing_folder, sha256_file, write_json
+from curation.errors import ManifestChanged, UsageProblem
+from curation.files import outside, replacing, replacing_folder, sha256_file, write_json
 from curation.manifest import PARQUET
+from curation.tables import number
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,7 +62,7 @@ def find_rows(what: str, manifests: Path, cards: dict[str, Card]) -> Rows:
         )
     selection = train_selection(what, cards)
     file = built_path(manifests, selection.dataset)
-    if selection.dataset not in built_datasets(manifests):
+    if selection.dataset not in (*built_datasets(manifests), *built_lists(manifests)):
         raise UsageProblem(
             f"{what}: {selection.dataset} is not built in {manifests}, expected {file} — run: "
             f"curate fetch {selection.dataset} --from DIR && curate build {selection.dataset}"
@@ -83,6 +85,14 @@ def reading_rows(rows: Rows, manifests: Path) -> Iterator[tuple["duckdb.DuckDBPy
         names = [
             name for (name,) in db.execute("select distinct dataset from chosen order by 1").fetchall()
         ]
+        (gone,) = db.execute(
+            f"select count(*) from chosen where {is_revoked(revoked(manifests))}"
+        ).fetchone() or (0,)
+        if gone:
+            raise ManifestChanged(
+                f"{rows.what}: {number(gone, 'row')} of recordings that were taken down since, expected "
+                "none — run again: curate revoke ID, which makes anew what holds it"
+            )
         if not names:
             raise UsageProblem(
                 f"{rows.what}: has no rows, expected some — its files were not at hand, or all was "
@@ -108,11 +118,11 @@ def export_folder(target: Path, manifests: Path, *, format: str, what: str) -> I
     Raises:
         UsageProblem: `target` is something else.
     """
-    _outside(target, manifests)
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not _is_ours(target / MARK)):
+    outside(target, manifests, option="--out")
+    if strange := _not_ours(target):
         raise UsageProblem(
-            f"--out {target}: is there, and export did not make it (it has no {MARK}), expected a new "
-            "or empty folder — give another, or remove it"
+            f"--out {target}: is there, and export did not make {strange}, expected a new or empty "
+            "folder, or an export as it was made — give another, or remove it"
         )
     with replacing_folder(target) as temporary:
         yield temporary
@@ -127,27 +137,24 @@ def export_folder(target: Path, manifests: Path, *, format: str, what: str) -> I
 @contextlib.contextmanager
 def export_file(target: Path, manifests: Path) -> Iterator[Path]:
     """A temporary file that takes the place of `target`."""
-    _outside(target, manifests)
+    outside(target, manifests, option="--out")
     if target.is_dir():
         raise UsageProblem(f"--out {target}: is a folder, expected a file — give the name of one")
     with replacing(target) as temporary:
         yield temporary
 
 
-def _outside(target: Path, manifests: Path) -> None:
-    if target.resolve().is_relative_to(manifests.resolve()):
-        raise UsageProblem(
-            f"--out {target}: lies in {manifests}, expected a place that is not among the manifests — "
-            "give another"
-        )
-
-
-def _is_ours(path: Path) -> bool:
+def _not_ours(target: Path) -> str:
+    """What lies there that no export made, empty where nothing does."""
+    if not target.is_dir():
+        return target.name if target.exists() else ""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and document.get("format") == _FORMAT
+        document = json.loads((target / MARK).read_text(encoding="utf-8"))
+        made = {MARK, *document["files"]} if document["format"] == _FORMAT else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        made = set()
+    files = (path for path in sorted(target.rglob("*")) if not path.is_dir() or path.is_symlink())
+    return next((name for path in files if (name := str(path.relative_to(target))) not in made), "")
 
 
 def write_parquets(
@@ -177,6 +184,5 @@ def licence_counts(db: "duckdb.DuckDBPyConnection") -> dict[str, dict[str | None
 
 
 def check_written(path: Path, rows: int, total: int) -> None:
-    """Raise BadManifest unless the parts of an export are all rows."""
-    if rows != total:
-        raise BadManifest(f"{path}: {rows:,} rows were written, expected {total:,} — run it again")
+    """The parts of an export are all rows."""
+    assert rows == total, f"{path}: {rows:,} rows were written of {total:,}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _AT_ONCE = 2
-_FORMAT = 3  # of what build writes: where it changes, every dataset is built anew
+_FORMAT = 4  # of what build writes: where it changes, every dataset is built anew
 _FAILURES = {
     Reason.MISSING_ID, Reason.BAD_ID, Reason.BAD_TIME, Reason.EMPTY_INTERVAL,
     Reason.UNKNOWN_SPLIT, Reason.DUPLICATE_CLIP,

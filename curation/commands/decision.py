@@ -89,9 +89,9 @@ def clean(
     from curation.catalog.cards import load_cards
     from curation.catalog.licence import known_licences
     from curation.catalog.lists import list_names
-    from curation.catalog.ownlists import take_lists
     from curation.catalog.record import stale_notes
     from curation.catalog.store import built_datasets, refresh_views
+    from curation.commands.own import own_lists
     from curation.decision.clean import clean as make_clean
     from curation.decision.decision_text import clean_text
     from curation.decision.extracted import Extracted, check_inputs, filter_extracted
@@ -100,7 +100,7 @@ def clean(
     from curation.matching.comparison import compare
     from curation.progress import Progress
 
-    own = take_lists((*tests, *(train or ())), manifests)
+    own = own_lists((*tests, *(train or ())), manifests)
     config = CleanConfig(
         tests=list_names(tests),
         train=train and list_names(train),
@@ -191,7 +191,7 @@ def blame(
     from dataclasses import asdict
 
     from curation.catalog.cards import load_cards
-    from curation.catalog.ownlists import take_lists
+    from curation.commands.own import own_lists
     from curation.decision.blame import blame as ask
     from curation.decision.decision_text import blame_text
     from curation.tables import number
@@ -200,7 +200,7 @@ def blame(
         raise click.UsageError("expected one CLIP, or --test-item CLIP")
     if name and tests:
         raise click.UsageError("--name asks a clean manifest, --test asks none: expected one of them")
-    take_lists(tests or (), manifests)
+    own_lists(tests or (), manifests)
     answer = ask(
         str(test_item if clip is None else clip),
         manifests=manifests,

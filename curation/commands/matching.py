@@ -53,9 +53,9 @@ def overlaps(
     Example: curate overlaps --test vggsound,audiocaps
     """
     from curation.catalog.cards import load_cards
-    from curation.catalog.ownlists import take_lists
     from curation.catalog.record import stale_notes
     from curation.catalog.store import VIEWS_FILE, num_rows, refresh_views, work_connection
+    from curation.commands.own import own_lists
     from curation.files import locked
     from curation.matching import overlap
     from curation.matching.comparison import check_rows, compare, not_built
@@ -64,7 +64,7 @@ def overlaps(
     from curation.matching.matrix_text import groups_text, matrix_text, overlapping
     from curation.progress import Progress
 
-    own = take_lists((*tests, *(train or ())), manifests)
+    own = own_lists((*tests, *(train or ())), manifests)
     known = load_cards(manifests, *cards)
     lacking = not_built(tests, train=train, manifests=manifests, cards=known)
     if lacking and (yes or can_ask()):

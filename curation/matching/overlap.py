@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 import curation
 from curation.catalog import evidence as published_evidence
 from curation.catalog.cards import load_cards
-from curation.catalog.lists import built_path, list_names
-from curation.catalog.ownlists import take_lists
+from curation.catalog.lists import built_path, is_own_list, list_names
 from curation.catalog.record import dataset_folder
 from curation.catalog.store import sql_text, work_connection
 from curation.errors import UsageProblem
@@ -68,7 +67,10 @@ def overlaps(
     """
     folder = Path(manifests)
     chosen, trained = _names(tests), None if train is None else _names(train)
-    take_lists([*chosen, *(trained or [])], folder)
+    if any(map(is_own_list, named := [*chosen, *(trained or [])])):
+        from curation.catalog.ownlists import take_lists  # which builds, and loads what building needs
+
+        take_lists(named, folder)
     comparison = compare(
         chosen, train=trained, manifests=folder, cards=load_cards(folder, *map(Path, cards))
     )

@@ -71,11 +71,13 @@ def define_rows(db: "duckdb.DuckDBPyConnection", card: Card, revoked: Collection
         value = computed.get(name) or (name if name in given else _DEFAULTS[name])
         columns.append(f"({value})::{kind} as {name}")
     # Of a list line by line the plan takes longer than its rows, and each use of a view plans it anew.
-    kind = "table" if any(file.ragged for file in card.files) else "view"
+    ragged = any(file.ragged for file in card.files)
+    kind, order = ("table", "order by origin.file, origin.row") if ragged else ("view", "")
     db.execute(
         f"""create temp {kind} card_rows as
         select *, {_reason(card, revoked)} as reason
-        from (select {", ".join(columns)} from ({card.sql}\n))"""
+        from (select {", ".join(columns)} from ({card.sql}\n))
+        {order}"""
     )
     with card_sql(str(where)):
         return db.execute("select 1 from card_rows limit 1").fetchone() is not None

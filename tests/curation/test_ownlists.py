@@ -283,6 +283,18 @@ def test_million_repeated_lines_are_a_few_clips(in_folder, curate, mine):
     assert "my.csv: 1,000,000 rows = 500 clips + 999,500 that repeat one + 0 unknown" in out
 
 
+@pytest.mark.slow
+def test_list_of_several_row_groups_gives_the_same_bytes_each_time(in_folder, curate, mine):
+    rows = [f"{i:010d}A,{i % 300},{i % 7}" for i in range(150_000)]
+    random.Random(0).shuffle(rows)
+    path, found = mine("id,start,label\n" + "\n".join(rows) + "\n"), set()
+    for _ in range(3):
+        assert curate("overlaps", "--test", path, "--train", "vggsound")[0] == 0
+        found.add(sha256_file(in_folder.manifests / "lists" / "my.csv" / "clips.parquet"))
+        shutil.rmtree(in_folder.manifests / "lists")
+    assert len(found) == 1
+
+
 LAYOUTS = {
     "AudioSet": (
         f"# Segments csv\n# YTID, start_seconds, end_seconds, positive_labels\n"

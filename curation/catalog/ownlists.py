@@ -18,7 +18,7 @@ from curation.catalog.newcard import described, write_card
 from curation.catalog.problems import FILE as PROBLEMS_FILE
 from curation.catalog.record import dataset_folder, former_record
 from curation.catalog.shape import shape_of
-from curation.catalog.store import built_lists
+from curation.catalog.store import built_lists, work_connection
 from curation.errors import UsageProblem
 from curation.files import locked, sha256_file
 
@@ -110,10 +110,9 @@ def _take(key: str, manifests: Path) -> OwnList:
             f"{key}: no such file, expected a list of clips (.csv, .tsv, .txt or .parquet), the name of "
             "a dataset, or a list that was compared before — check the path"
         )
+    shape = shape_of(path if path.is_file() else raw)  # before anything is written
     if path.is_file() and not (raw.is_file() and sha256_file(path) == sha256_file(raw)):
-        shape_of(path)  # before anything is written
         copy_raw(path, raw)
-    shape = shape_of(raw)
     write_card(folder, shape, path=name, title=name, split=SPLIT, role="test")
     card = load_card(folder)
     (built,) = build([card], manifests)
@@ -123,17 +122,12 @@ def _take(key: str, manifests: Path) -> OwnList:
 
 
 def _told(key: str, card: Card, built: Built, manifests: Path, shape: tuple[str, ...]) -> OwnList:
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    failed = pq.read_table(dataset_folder(manifests, card.dataset) / PROBLEMS_FILE)
-    failed = failed.filter(pc.equal(failed["verdict"], "failed"))
-    first = sorted(
-        (origin["row"], source_id or "")
-        for origin, source_id in zip(
-            failed["origin"].to_pylist(), failed["source_id"].to_pylist(), strict=True
-        )
-    )[:_NUM_SHOWN]
+    with work_connection(manifests) as db:
+        first = db.execute(
+            "select origin.row, coalesce(source_id, '') from read_parquet(?) "
+            f"where verdict = 'failed' order by all limit {_NUM_SHOWN}",
+            [str(dataset_folder(manifests, card.dataset) / PROBLEMS_FILE)],
+        ).fetchall()
     return OwnList(
         key=key,
         card=card,

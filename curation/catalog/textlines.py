@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from curation.catalog.cards import RawFile
 from curation.catalog.encoding import COMMENT, encoding_of
-from curation.catalog.store import sql_name
+from curation.catalog.store import sql_name, sql_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -18,20 +18,20 @@ _CHUNK_ROWS = 1 << 17
 
 def insert_lines(db: "duckdb.DuckDBPyConnection", file: RawFile, path: Path) -> int:
     """Append every line that is not blank: cells too many are cut off, cells too few are null."""
-    import pyarrow as pa
-
     width, total = len(file.columns), 0
-    names = [*file.columns, "file", "row"]
+    # Lists as parameters: as fast as through Arrow, which takes a fifth of a second to load.
+    cells = ", ".join(f"unnest(${i + 1}::varchar[])" for i in range(width))
+    insert = (
+        f"insert into {sql_name(file.table)} "
+        f"select {cells}, {sql_text(file.path)}, unnest(${width + 1}::bigint[])"
+    )
     with open_text(path) as text:
         lines = lines_of(text, file.delimiter, header=file.header)
         while chunk := list(islice(lines, _CHUNK_ROWS)):
             numbers, rows = zip(*chunk, strict=True)
             padded = [(*row[:width], *[None] * (width - len(row))) for row in rows]
-            columns = [pa.array(cells, pa.string()) for cells in zip(*padded, strict=True)]
-            columns += [pa.array([file.path] * len(rows)), pa.array(numbers, pa.int64())]
-            db.register("lines_read", pa.table(dict(zip(names, columns, strict=True))))
-            db.execute(f"insert into {sql_name(file.table)} from lines_read")
-            db.unregister("lines_read")
+            columns = [list(column) for column in zip(*padded, strict=True)]
+            db.execute(insert, [*columns, list(numbers)])
             total += len(rows)
     return total
 

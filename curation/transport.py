@@ -7,32 +7,26 @@ pause between two to the same host; what a server asks for with Retry-After is d
 refuses every request, or asks to wait long, is not asked again in the same run.
 """
 
-import hashlib
 import http.client
-import ipaddress
-import json
 import os
-import queue
 import re
 import socket
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import curation
+from curation.connection import Connection, is_public, no_address
 from curation.errors import FoleyproofError, RemoteRefuses, TransferFailed
 from curation.files import disk_space, remove, sha256_file, write_json
+from curation.partfile import CHUNK_BYTES, about_part, forget, hashing, read_about, size_of, write_out
 
 _Given = TypeVar("_Given")
-_CHUNK_BYTES = 1 << 20
-_BUFFERS = 4
 _LONGEST_FILL_S = 0.2  # a buffer that fills slowly is passed on as it is
 _WRITE_OUT_BYTES = 1 << 28
 _MAX_REDIRECTS = 5
@@ -121,17 +115,17 @@ class Transport:
             try:
                 check(part)
             except FoleyproofError:
-                _forget(part)
+                forget(part)
                 raise
             os.replace(part, target)
-        remove(_about(part))
+        remove(about_part(part))
         return digest, size
 
     # ---- trying again -------------------------------------------------------------------------------
 
     def _again(self, url: str, attempt: Callable[[], _Given], *, part: Path | None = None) -> _Given:
         """What `attempt` gives; it is repeated while a failure may pass, or while it gets further."""
-        failures, furthest, host = 0, _size(part), _host(url)
+        failures, furthest, host = 0, size_of(part), _host(url)
         if host in self._closed:
             raise RemoteRefuses(
                 f"{url}: not asked for, as {host} answered {self._closed[host]} before — run the same "
@@ -147,8 +141,8 @@ class Transport:
                     "command again then"
                 ) from error
             except _Broken as error:
-                failures = 1 if _size(part) > furthest else failures + 1
-                furthest = max(furthest, _size(part))
+                failures = 1 if size_of(part) > furthest else failures + 1
+                furthest = max(furthest, size_of(part))
                 if failures >= self.attempts:
                     kind = RemoteRefuses if error.refused else TransferFailed
                     if error.refused:
@@ -171,8 +165,8 @@ class Transport:
 
     def _get(self, url: str, part: Path, progress: Callable[[int, int | None], None]) -> tuple[str, int]:
         headers = {}
-        about = _read_about(part)
-        have = _size(part)
+        about = read_about(part)
+        have = size_of(part)
         if have and about.get("url") == url and about.get("version"):
             headers = {"Range": f"bytes={have}-", "If-Range": about["version"]}
         with self._answer("GET", url, headers) as response:
@@ -180,12 +174,12 @@ class Transport:
             if response.status == 416 and total == have > 0:  # all of it came before
                 return sha256_file(part), have
             if begin is None:  # what is at hand is no part of what there is now
-                _forget(part)
+                forget(part)
                 raise _Broken("the file changed meanwhile")
             remote = _remote(response)
             if begin == 0:
-                _forget(part)
-                write_json(_about(part), {"url": url, "version": remote.version})
+                forget(part)
+                write_json(about_part(part), {"url": url, "version": remote.version})
             return self._receive(response, part, begin, total, progress)
 
     def _receive(
@@ -197,7 +191,7 @@ class Transport:
         progress: Callable[[int, int | None], None],
     ) -> tuple[str, int]:
         """Append the body to `part`; sha256 and size of all of it."""
-        with part.open("ab", buffering=0) as out, _hashing() as (free, update, digest):
+        with part.open("ab", buffering=0) as out, hashing() as (free, update, digest):
             with part.open("rb") as former:
                 while size := former.readinto(buffer := free()):
                     update(buffer, size)
@@ -208,7 +202,7 @@ class Transport:
                 done += size
                 progress(done, total)
                 if done - begun >= _WRITE_OUT_BYTES:  # else all of it is written when it is fsynced
-                    _write_out(out.fileno(), begun, done)
+                    write_out(out.fileno(), begun, done)
                     begun = done
             if total is not None and done != total:
                 raise _Broken(f"ended after {done:,} of {total:,} bytes")
@@ -224,7 +218,7 @@ class Transport:
         while True:
             buffer = free()
             size, full_at = 0, time.monotonic() + _LONGEST_FILL_S
-            while size < _CHUNK_BYTES:
+            while size < CHUNK_BYTES:
                 try:
                     n = read(memoryview(buffer)[size:])
                 except (OSError, http.client.HTTPException) as error:
@@ -307,7 +301,7 @@ class Transport:
         try:
             place = urljoin(url, location)
         except ValueError as error:
-            raise _no_address(location) from error
+            raise no_address(location) from error
         if urlsplit(url).scheme == "https" and urlsplit(place).scheme != "https":
             raise TransferFailed(
                 f"{url}: a redirect from https to {place} is refused — get the file by hand, and "
@@ -320,43 +314,20 @@ class Transport:
         try:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-                raise _no_address(url)
+                raise no_address(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
             found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except ValueError as error:  # a bracket too few, a port above 65,535, a host of 300 letters
-            raise _no_address(url) from error
+            raise no_address(url) from error
         except OSError as error:
             raise _Broken(f"{parts.hostname}: {error.strerror or error}") from error
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
-            if not self.allow_private and not _is_public(address):
+            if not self.allow_private and not is_public(address):
                 raise TransferFailed(
                     f"{url}: {parts.hostname} is {address}, expected a public address — refused"
                 )
-        return _Connection(parts.hostname, port, addresses, self.timeout_s, parts.scheme == "https")
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection to one of the checked addresses, under the host's own name."""
-
-    def __init__(self, host: str, port: int, addresses: list[str], timeout_s: float, tls: bool) -> None:
-        super().__init__(host, port, timeout=timeout_s)
-        self._addresses, self._tls = addresses, tls
-        self.default_port = 443 if tls else 80  # else the port is part of the header Host
-
-    def connect(self) -> None:
-        error: OSError | None = None
-        for address in self._addresses:
-            try:
-                self.sock = socket.create_connection((address, self.port), self.timeout)
-                break
-            except OSError as refused:
-                error = refused
-        else:
-            raise error or OSError("no address")
-        if self._tls:
-            context = ssl.create_default_context()
-            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+        return Connection(parts.hostname, port, addresses, self.timeout_s, parts.scheme == "https")
 
 
 def _host(url: str) -> str:
@@ -364,20 +335,6 @@ def _host(url: str) -> str:
         return urlsplit(url).netloc
     except ValueError:  # said when it is asked
         return url
-
-
-def _no_address(url: str) -> TransferFailed:
-    return TransferFailed(
-        f"{url}: expected http(s)://host/path without a user's name — mend the address in the card, or "
-        "get the file by hand, and use --from"
-    )
-
-
-def _is_public(address: str) -> bool:
-    found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    found = mapped or found
-    return found.is_global and not found.is_multicast
 
 
 def _remote(response: http.client.HTTPResponse) -> Remote:
@@ -431,63 +388,6 @@ def _reader(response: http.client.HTTPResponse) -> Callable[[memoryview], int]:
         return len(chunk)
 
     return by_copy if left is None else at_once
-
-
-@contextmanager
-def _hashing() -> Iterator[
-    tuple[Callable[[], bytearray], Callable[[bytearray, int], None], Callable[[], str]]
-]:
-    """sha256 in a thread of its own, beside the network: a free buffer, its hashing, the digest."""
-    sha256, filled = hashlib.sha256(), queue.Queue[tuple[bytearray, int] | None]()
-    free = queue.Queue[bytearray]()
-    for _ in range(_BUFFERS):
-        free.put(bytearray(_CHUNK_BYTES))
-
-    def work() -> None:
-        while (entry := filled.get()) is not None:
-            sha256.update(memoryview(entry[0])[: entry[1]])
-            free.put(entry[0])
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-
-    def digest() -> str:
-        filled.put(None)
-        thread.join()
-        return sha256.hexdigest()
-
-    try:
-        yield free.get, lambda buffer, size: filled.put((buffer, size)), digest
-    finally:
-        if thread.is_alive():
-            filled.put(None)
-
-
-def _write_out(handle: int, begin: int, end: int) -> None:
-    """Have the system write these bytes to the disk while more are coming, where it knows how."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(handle, begin, end - begin, os.POSIX_FADV_DONTNEED)
-
-
-def _about(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
-def _read_about(part: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_about(part).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _size(part: Path | None) -> int:
-    return part.stat().st_size if part is not None and part.is_file() else 0
-
-
-def _forget(part: Path) -> None:
-    remove(part)
-    remove(_about(part))
 
 
 def _words(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 import csv
 import shutil
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,19 @@ def curate(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Any], Any]]:
+    """A function that runs a server of test_transport.py in a thread, until the test is over."""
+    servers: list[Any] = []
+
+    def start(server: Any) -> Any:
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

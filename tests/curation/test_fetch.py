@@ -9,9 +9,8 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +69,6 @@ class ByPath(Server):
         steps = self.by_path[handler.path.removeprefix("/file.csv") or "first"]
         step = steps[0] if len(steps) == 1 or handler.command == "HEAD" else steps.pop(0)
         step(handler)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Server], Server]]:
-    servers: list[Server] = []
-
-    def start(server: Server) -> Server:
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
@@ -197,7 +181,7 @@ def test_redirect_to_a_private_address_is_refused(serve: Any, tmp_path: Path, mo
         seen.append(address)
         return len(seen) == 1
 
-    monkeypatch.setattr(module, "_is_public", public)
+    monkeypatch.setattr(module, "is_public", public)
     with pytest.raises(TransferFailed, match=r"localhost is .*, expected a public address"):
         transport(allow_private=False)[0].fetch(first.url, tmp_path / "x")
     assert target.requests == []

@@ -10,9 +10,8 @@ import hashlib
 import http.server
 import random
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -236,22 +235,6 @@ SERVERS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(*steps: Step) -> Server:
-        server = Server(*steps)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 def transport(**options: Any) -> tuple[Transport, list[float]]:
     """One that may talk to loopback, waits in name only, and what it would have waited."""
     waited: list[float] = []
@@ -261,7 +244,7 @@ def transport(**options: Any) -> tuple[Transport, list[float]]:
 
 @pytest.mark.parametrize("case", SERVERS, ids=lambda case: case.server)
 def test_server_gets_what_the_table_says(case: Case, serve: Any, tmp_path: Path) -> None:
-    server = serve(*case.steps)
+    server = serve(Server(*case.steps))
     target = tmp_path / "raw" / "file.csv"
     fetcher, _ = transport(**case.options)
     if case.outcome == "the file":
@@ -282,7 +265,7 @@ def test_server_gets_what_the_table_says(case: Case, serve: Any, tmp_path: Path)
 
 def test_file_that_was_whole_but_not_yet_named_is_not_fetched_again(serve: Any, tmp_path: Path) -> None:
     """Killed between the last byte and the rename."""
-    server, target = serve(whole()), tmp_path / "file.csv"
+    server, target = serve(Server(whole())), tmp_path / "file.csv"
 
     def killed(path: Path) -> None:
         raise KeyboardInterrupt
@@ -300,7 +283,7 @@ def test_file_that_was_whole_but_not_yet_named_is_not_fetched_again(serve: Any, 
 def test_place_where_no_folder_can_be_made_is_said(serve: Any, tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("in the way")
     with pytest.raises(NotWritable, match="expected a place that can be read and written"):
-        transport()[0].fetch(serve(whole()).url, tmp_path / "a file" / "x")
+        transport()[0].fetch(serve(Server(whole())).url, tmp_path / "a file" / "x")
 
 
 def test_readme_holds_the_table() -> None:

@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from curation import __version__
-from curation.commands import catalog, decision, export, matching
+from curation.commands import catalog, decision, duplicates, export, matching, scan, selftest
 from curation.console import run
 
 
@@ -27,6 +27,7 @@ def curate() -> None:
 for command in (
     *(catalog.corpus, catalog.datasets, catalog.fetch, catalog.build, catalog.card, catalog.sql),
     matching.overlaps,
+    *(scan.scan, duplicates.duplicates, selftest.selftest),
     *(decision.clean, decision.blame, decision.verify, export.export, decision.revoke),
 ):
     curate.add_command(command)

@@ -58,9 +58,9 @@ def replacing(target: Path) -> Iterator[Path]:
         with disk_space(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _fsync(temporary)
+            fsync(temporary)
             os.replace(temporary, target)
-            _fsync(target.parent)
+            fsync(target.parent)
     finally:
         remove(temporary)
 
@@ -81,11 +81,11 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             temporary.mkdir()
             yield temporary
             for path in temporary.iterdir():
-                _fsync(path)
+                fsync(path)
             if target.exists():
                 os.replace(target, former)
             os.replace(temporary, target)
-            _fsync(target.parent)
+            fsync(target.parent)
     finally:
         remove(temporary)
         _settle(former, target)
@@ -115,7 +115,7 @@ def staged(folder: Path, *, last: str) -> Iterator[Path]:
             yield stage
             for path in sorted(stage.iterdir(), key=lambda path: (path.name == last, path.name)):
                 os.replace(path, folder / path.name)
-            _fsync(folder)
+            fsync(folder)
     finally:
         remove(stage)
 
@@ -243,7 +243,8 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have the system write a file or folder to its disk now."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

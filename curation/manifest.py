@@ -66,6 +66,75 @@ PROBLEM_COLUMNS = (
     ("detail", "varchar"),
     ("origin", "struct(file varchar, row bigint)"),
 )
+# a pair of near-duplicates as it is found; the meaning of each is in README.md, "The columns of duplicates"
+FOUND_COLUMNS = (
+    ("a_dataset", "varchar"),
+    ("a_clip_id", "varchar"),
+    ("b_dataset", "varchar"),
+    ("b_clip_id", "varchar"),
+    ("rule", "varchar"),
+    ("tier", "varchar"),
+    ("offset_s", "double"),
+    ("speed", "double"),
+    ("shared_s", "double"),
+    ("video_score", "double"),
+    ("audio_score", "double"),
+    ("mirrored", "boolean"),
+    ("box", "float[]"),
+)
+# … and in duplicates.parquet
+DUPLICATE_COLUMNS = (
+    *FOUND_COLUMNS,
+    ("a_split", "varchar"),
+    ("b_split", "varchar"),
+    ("same_source", "boolean"),
+)
+
+# what scan found in the media of a clip; the meaning of each is in README.md, "The columns of fingerprints"
+FINGERPRINT_COLUMNS = (
+    ("dataset", "varchar"),
+    ("clip_id", "varchar"),
+    ("start_s", "double"),
+    ("end_s", "double"),
+    ("file", "varchar"),
+    ("status", "varchar"),
+    ("reason", "varchar"),
+    ("detail", "varchar"),
+    ("content_digest", "varchar"),
+    ("duration_s", "double"),
+    ("video_codec", "varchar"),
+    ("width_px", "integer"),
+    ("height_px", "integer"),
+    ("fps", "double"),
+    ("rotation_deg", "integer"),
+    ("num_frames", "integer"),
+    ("video_start_s", "double"),
+    ("audio_codec", "varchar"),
+    ("sample_rate_hz", "integer"),
+    ("channels", "integer"),
+    ("audio_start_s", "double"),
+    ("silent_share", "double"),
+    ("bandwidth_hz", "double"),
+    ("still_share", "double"),
+    ("box", "float[]"),
+    ("hash_version", "varchar"),
+    ("hash_ms", "integer[]"),
+    ("hash_view", "utinyint[]"),
+    ("hash", "ubigint[]"),
+    ("flatness", "float[]"),
+    ("audio_version", "varchar"),
+    ("audio_ms", "integer[]"),
+    ("audio_item", "uinteger[]"),
+)
+# … and what two clips are aligned by
+CONTENT_COLUMNS = (
+    ("clip_id", "varchar"),
+    ("thumb_fps", "double"),
+    ("thumbs", "blob"),
+    ("num_thumbs", "integer"),
+    ("audio_bands", "blob"),
+    ("num_audio_frames", "integer"),
+)
 
 
 def arrow_schema(columns: tuple[tuple[str, str], ...]) -> "pa.Schema":
@@ -76,6 +145,14 @@ def arrow_schema(columns: tuple[tuple[str, str], ...]) -> "pa.Schema":
         "varchar": pa.string(),
         "double": pa.float64(),
         "varchar[]": pa.list_(pa.string()),
+        "boolean": pa.bool_(),
+        "float[]": pa.list_(pa.float32()),
+        "integer": pa.int32(),
+        "integer[]": pa.list_(pa.int32()),
+        "utinyint[]": pa.list_(pa.uint8()),
+        "uinteger[]": pa.list_(pa.uint32()),
+        "ubigint[]": pa.list_(pa.uint64()),
+        "blob": pa.binary(),
         "struct(file varchar, row bigint)": pa.struct([("file", pa.string()), ("row", pa.int64())]),
     }
     return pa.schema([(name, types[kind]) for name, kind in columns])

@@ -83,6 +83,13 @@ match = click.option(
     show_default=True,
     help="What makes an overlap: the recording, shared time, or the same start.",
 )
+match_content = click.option(
+    "--match-content",
+    type=click.Choice(("auto", "review", "none")),
+    default="auto",
+    show_default=True,
+    help="Near-duplicates that are dropped: the sure ones, also those to be looked at, or none.",
+)
 margin = click.option(
     "--margin",
     "margin_s",

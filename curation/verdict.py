@@ -30,11 +30,25 @@ class Reason(StrEnum):
     REUPLOAD = "reupload_of_heldout"
     PUBLISHED = "on_published_exclusion_list"
     SAME_ANNOTATION = "same_annotation_as_heldout"
+    NEAR_DUPLICATE = "near_duplicate_of_heldout"
+    IN_TRAINING = "duplicate_in_training"
     LICENCE = "licence_not_allowed"
     # clean --extracted, unknown: the row is in rows.parquet, and not kept
     NO_SUCH_CLIP = "no_such_clip"
     AMBIGUOUS_ID = "ambiguous_id"
     HELD_OUT = "held_out"
+    # scan, failed: the clip has no fingerprint
+    NO_MEDIA = "no_media"
+    NOT_MEDIA = "not_media"
+    DAMAGED = "damaged"
+    NO_STREAMS = "no_streams"
+    TOO_LONG = "too_long"
+    TOO_LARGE = "too_large"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    DECODER_CRASHED = "decoder_crashed"
+    # scan, scanned: of a part of the file
+    PARTLY_DAMAGED = "partly_damaged"
 
 
 @dataclass(slots=True)

@@ -28,6 +28,16 @@ def shared_metadata() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_clips() -> Path:
+    """The folder with real video and sound."""
+    folder = SHARED / "clips"
+    if not folder.is_dir():
+        assert not IN_CI, f"{folder}: missing, CI needs it for the central tests"
+        pytest.skip(f"{folder} is not there; set FOLEYPROOF_SHARED")
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _same_randomness() -> Iterator[None]:
     state = random.getstate()

@@ -89,5 +89,5 @@ def built_text(results: Sequence[Built], twins: Twins, faults: Sequence[str]) ->
     lines += [
         f"{why}: {dataset} has {id_}, likely {likely}" for why, dataset, id_, likely in twins.first
     ]
-    lines += [f"{fault} — make it anew: curate overlaps, or clean" for fault in faults]
+    lines += [f"{fault} — make it anew: curate overlaps, clean, scan or duplicates" for fault in faults]
     return "\n".join(lines)

@@ -49,7 +49,7 @@ _ID_NAME = re.compile(
 # A bare number is a Freesound id only where the column says so: rows are numbered everywhere.
 _SOUND_NAME = re.compile(r"#?(freesound|fs|sound)_?(ids?|links?|urls?)|fname|fsid")
 _BARE_NUMBER = re.compile(r"[0-9]+(\.0+)?")
-_ROLES = {
+ROLES = {
     "train": "train", "training": "train", "dev": "train", "development": "train", "bal": "train",
     "balanced": "train", "unbalanced": "train", "unbal": "train", "val": "validation",
     "valid": "validation", "validation": "validation", "test": "test", "testing": "test",
@@ -116,8 +116,8 @@ def _splits(path: Path, shape: Shape) -> dict[str, str]:
         with open_text(path) as text:
             rows = lines_of(text, shape.delimiter, header=shape.header)
             values = Counter(cells[index] for _, cells in rows if len(cells) > index and cells[index])
-    found = sorted(v for v, n in values.items() if v.lower() in _ROLES or n * 100 >= values.total())
-    return {value: _ROLES.get(value.lower(), "train") for value in found}
+    found = sorted(v for v, n in values.items() if v.lower() in ROLES or n * 100 >= values.total())
+    return {value: ROLES.get(value.lower(), "train") for value in found}
 
 
 def _text_shape(path: Path, columns: Mapping[str, str]) -> Shape:
@@ -328,7 +328,7 @@ def _may_be(role: str, values: Sequence[str]) -> bool:
     if role.endswith(("_s", "_ms")):
         return sum(_number(value) is not None for value in filled) >= _NEARLY_ALL * max(1, len(filled))
     if role == "split":
-        known = sum(value.lower() in _ROLES for value in filled)
+        known = sum(value.lower() in ROLES for value in filled)
         return bool(filled) and known >= _NEARLY_ALL * len(filled)
     return True
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import duckdb
 
 VIEWS_FILE = "manifests.duckdb"
+FINGERPRINTS = "fingerprints"  # the folder of what scan writes, with one for each dataset
 _Given = TypeVar("_Given")
 _SIGNALS_S = 0.1  # how long a signal may go unseen
 _THREADS = "select current_setting('threads')::integer"
@@ -260,6 +261,12 @@ def clean_folders(manifests: Path) -> list[Path]:
     return sorted(folder for folder in folders if ".tmp-" not in folder.name)
 
 
+def fingerprint_files(manifests: Path, dataset: str = "*") -> list[Path]:
+    """The tables of fingerprints of a dataset, or of all; none that is just being written."""
+    parts = sorted(manifests.glob(f"{FINGERPRINTS}/{dataset}/*/clips.parquet"))
+    return [path for path in parts if ".tmp-" not in str(path.relative_to(manifests))]
+
+
 def _view_files(manifests: Path) -> dict[str, list[Path]]:
     """Each view and the files it stands over."""
     datasets = built_datasets(manifests)
@@ -267,9 +274,10 @@ def _view_files(manifests: Path) -> dict[str, list[Path]]:
     for kind in ("clips", "problems", "evidence"):
         views[kind] = [manifests / name / f"{kind}.parquet" for name in datasets]
     for name in (*datasets, *built_lists(manifests)):
-        views[name] = [dataset_folder(manifests, name) / "clips.parquet"]
-    for name in ("overlaps", "twins"):
+        views.setdefault(name, [dataset_folder(manifests, name) / "clips.parquet"])
+    for name in ("overlaps", "twins", "duplicates"):
         views[name] = [manifests / f"{name}.parquet"]
+    views[FINGERPRINTS] = fingerprint_files(manifests)
     for folder in clean_folders(manifests):
         for kind in ("kept", "excluded", "heldout_kept", "heldout_excluded"):
             views[f"{folder.name}_{kind}"] = [folder / f"{kind}.parquet"]

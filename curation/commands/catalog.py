@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 def corpus(folder: Path, as_json: bool) -> None:
     """Write the small offline corpus into FOLDER: every dataset in miniature, overlaps planted.
 
+    A few clips have media, in FOLDER/media, with copies under other ids among them.
+
     \b
     Example: curate corpus demo/metadata
     """
-    from curation.corpus.synthetic import write_corpus
+    from curation.corpus.synthetic import write_corpus, write_media
 
     planted = write_corpus(folder)
+    write_media(folder / "media")
+    media = len(planted.media.files)
     finish(
-        {"command": "corpus", "folder": str(folder), "files": planted.num_files},
+        {"command": "corpus", "folder": str(folder), "files": planted.num_files, "media_files": media},
         as_json,
         text="",
-        summary=f"{planted.num_files} metadata files of {planted.num_datasets} datasets in {folder}",
+        summary=f"{planted.num_files} metadata files of {planted.num_datasets} datasets "
+        f"and {media} media files in {folder}",
         next_steps=(f"curate fetch --from {shlex.quote(str(folder))}",),
     )
 

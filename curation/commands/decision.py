@@ -37,6 +37,8 @@ class NamedFile(click.ParamType[tuple[str, Path]]):
 )
 @options.match
 @options.margin
+@options.match_content
+@click.option("--dedup", is_flag=True, help="Also keep one only of training clips that are the same.")
 @click.option("--use-published", is_flag=True, help="Also drop what published lists exclude.")
 @click.option("--use-annotations", is_flag=True, help="Also drop what same_annotation suspects.")
 @click.option(
@@ -68,6 +70,8 @@ def clean(
     policy: str,
     match: str,
     margin_s: float,
+    match_content: str,
+    dedup: bool,
     use_published: bool,
     use_annotations: bool,
     licences: tuple[str, ...] | None,
@@ -93,7 +97,7 @@ def clean(
     from curation.catalog.store import built_datasets, refresh_views
     from curation.commands.own import own_lists
     from curation.decision.clean import clean as make_clean
-    from curation.decision.decision_text import clean_text
+    from curation.decision.decision_text import clean_text, content_sentence
     from curation.decision.extracted import Extracted, check_inputs, filter_extracted
     from curation.decision.policy import CleanConfig, Policy
     from curation.files import locked
@@ -107,6 +111,8 @@ def clean(
         policy=Policy(policy),
         match=match,
         margin_s=margin_s,
+        match_content=match_content,
+        dedup=dedup,
         use_published=use_published,
         use_annotations=use_annotations,
         licences=known_licences(licences or ()),
@@ -140,6 +146,7 @@ def clean(
                 cards=known,
                 progress=progress.bytes,
             )
+    content = content_sentence(cleaned.document)
     finish(
         {
             "command": "clean",
@@ -156,7 +163,9 @@ def clean(
             ]
         ),
         summary=f"clean/{name}: {cleaned.tally.sentence()}; {cleaned.held_out:,} held out, "
-        f"{cleaned.not_chosen:,} not chosen" + "".join(f"; {entry.sentence}" for entry in filtered),
+        f"{cleaned.not_chosen:,} not chosen"
+        + "".join(f"; {entry.sentence}" for entry in filtered)
+        + (f"; {content}" if content else ""),
         next_steps=("curate verify", "curate blame CLIP"),
     )
 
@@ -281,7 +290,7 @@ def revoke(
     from curation.catalog.cards import load_cards
     from curation.catalog.revoked import recording_key, revoked
     from curation.catalog.store import refresh_views
-    from curation.decision.revoke import derived
+    from curation.decision.revoke import derived, looked_at
     from curation.decision.revoke import revoke as take_out
     from curation.files import locked
     from curation.progress import Progress
@@ -289,6 +298,7 @@ def revoke(
 
     keys = [recording_key(text) for text in recordings]
     before = derived(manifests, keys or sorted(revoked(manifests)))
+    media = looked_at(manifests, keys)
     made: list[str] = []
     if keys and not dry_run:
         with locked(manifests), Progress("revoke") as progress:
@@ -309,6 +319,7 @@ def revoke(
             "revoked": sorted(revoked(manifests)),
             "found": [asdict(one) for one in before],
             "made_anew": made,
+            "media": media,
         },
         as_json,
         text="\n".join(
@@ -320,6 +331,7 @@ def revoke(
                     for one in after
                     if keys and not (dry_run or undo)
                 ),
+                *media,
             ]
         ),
         summary=f"{total:,} rows = {max(0, total - left):,} removed + {min(total, left):,} there; "

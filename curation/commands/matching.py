@@ -62,6 +62,7 @@ def overlaps(
     from curation.matching.groups import groups
     from curation.matching.matrix import matrix
     from curation.matching.matrix_text import groups_text, matrix_text, overlapping
+    from curation.matching.near import near_notes
     from curation.progress import Progress
 
     own = own_lists((*tests, *(train or ())), manifests)
@@ -81,16 +82,19 @@ def overlaps(
         overlap.find(db, comparison)
         tests_found = matrix(db, comparison)
         shared = groups(db, comparison, tests_found) if with_groups else {}
+        outdated = near_notes(db, manifests)
         viewed = all((manifests / name).is_file() for name in (VIEWS_FILE, "overlaps.parquet"))
         rows = num_rows(db, overlap.write_evidence(db, comparison, tests_found))
         if not viewed:  # a tenth of a second, so only where there is no view of the evidence yet
             refresh_views(manifests)
+    cells = (cell for test in tests_found.values() for cell in test["overlap"].values())
+    by = f"{match} or content" if any(cell["near"] for cell in cells) else match
     trains = [selection.key for selection in comparison.trains]
     leaking, clean_pairs, unknown = overlapping(tests_found, trains, match)
     text, notes = matrix_text(tests_found, trains, match, format_)
     if with_groups:
         text += "\n\n" + groups_text(shared, format_)
-    notes += stale_notes(manifests, comparison.datasets)
+    notes += stale_notes(manifests, comparison.datasets) + outdated
     digests = {test["list"]: test["digest"] for test in tests_found.values()}
     for one in reversed(own):
         notes = one.notes() + one.same_as(digests.get(one.name, ""), known) + notes
@@ -108,7 +112,7 @@ def overlaps(
         as_json,
         text=text + ("\n" + "\n".join(notes) if notes and format_ == "table" else ""),
         summary=f"{len(tests_found)} test sets x {len(trains)} training sets = "
-        f"{len(tests_found) * len(trains)} pairs of sets: {leaking} overlap by {match}, "
+        f"{len(tests_found) * len(trains)} pairs of sets: {leaking} overlap by {by}, "
         f"{clean_pairs} do not, {unknown} cannot be told; {rows:,} evidence rows in overlaps.parquet",
         next_steps=(
             f"curate clean --test {shlex.quote(','.join(tests))}"

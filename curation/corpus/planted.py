@@ -47,6 +47,31 @@ class NearMiss:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Two clips under different names whose media show or sound the same event."""
+
+    kind: str
+    heldout: tuple[str, str]
+    train: tuple[str, str]
+    rule: str  # near_av, near_video or near_audio
+    offset_s: float = (
+        0.0  # time in the training clip = time in the held-out clip + offset_s, at its start
+    )
+    speed: float = 1.0  # of the training clip; 1.05 is faster
+    mirrored: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlantedMedia:
+    """What `write_media` writes; a pair not in `copies` and of two recordings is unrelated."""
+
+    files: dict[tuple[str, str], str]  # by dataset and clip_id: the path below the media folder
+    copies: tuple[Copy, ...]
+    near_misses: tuple[NearMiss, ...]
+    damaged: tuple[tuple[str, str], ...]  # clips whose files cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
     """A row or list entry that build must report."""
 
@@ -60,7 +85,7 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planted:
-    """What `write_corpus` wrote."""
+    """What `write_corpus` wrote, and what `write_media` writes beside it."""
 
     num_files: int
     num_datasets: int
@@ -69,6 +94,7 @@ class Planted:
     overlaps: tuple[Overlap, ...]
     near_misses: tuple[NearMiss, ...]
     bad_rows: tuple[Doubt, ...]
+    media: PlantedMedia
 
     def cell(self, test_list: str, column: str) -> list[Overlap]:
         """The planted pairs of one test list and one column of the matrix."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from curation.corpus.damage import plant_damaged_rows, plant_near_misses
 from curation.corpus.lists import write_exclusion_lists, write_named_lists
+from curation.corpus.media import planted_media, write_films
 from curation.corpus.planted import Planted
 from curation.corpus.relations import plant_relations
 from curation.corpus.sound_formats import SOUND_FORMATS
@@ -40,6 +41,11 @@ def write_corpus(folder: Path) -> Planted:
     return _planted(world, files)
 
 
+def write_media(folder: Path) -> None:
+    """Write `<folder>/<dataset>/<file>` for the clips that `Planted.media` names."""
+    write_films(_world(), folder)
+
+
 def _planted(world: World, files: dict[str, bytes]) -> Planted:
     num_clips: dict[str, dict[str, int]] = {}
     for row in world.rows:
@@ -64,6 +70,7 @@ def _planted(world: World, files: dict[str, bytes]) -> Planted:
         overlaps=tuple(world.overlaps()),
         near_misses=tuple(world.near_misses),
         bad_rows=tuple(world.doubts),
+        media=planted_media(world),
     )
 
 

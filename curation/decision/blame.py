@@ -14,13 +14,29 @@ from curation.catalog.record import dataset_folder
 from curation.catalog.revoked import revoked
 from curation.catalog.store import built_datasets, built_lists, sql_text, work_connection
 from curation.decision import certificate
-from curation.decision.policy import DEFAULT_TESTS, LICENCE, REASONS, CleanConfig, Policy
+from curation.decision.policy import (
+    DEFAULT_TESTS,
+    LICENCE,
+    REASONS,
+    Acting,
+    CleanConfig,
+    Policy,
+    acting,
+    acts,
+)
 from curation.errors import UsageProblem
 from curation.matching import overlap
 from curation.matching.comparison import Comparison, compare
+from curation.matching.near import FILE as DUPLICATES_FILE
+from curation.matching.near import RULES as NEAR_RULES
+from curation.verdict import Reason
 
 if TYPE_CHECKING:
     import duckdb
+
+
+# what is known of a pair by a near rule, beside its evidence
+MEDIA = ("speed", "mirrored", "video_score", "audio_score", "by_others")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +95,14 @@ def blame(
     if folder is None:
         config = CleanConfig(tests=tuple(tests) or DEFAULT_TESTS)
         comparison = compare(config.tests, train=None, manifests=manifests, cards=cards)
+        rules: Acting = acting(config, compared=(manifests / DUPLICATES_FILE).is_file())
     else:
         document = certificate.read(folder)
         config = certificate.config_of(document)
         comparison = certificate.comparison_of(document, manifests=manifests, cards=cards)
         certificate.check_manifests(folder, document)
+        certificate.check_content(folder, document)
+        rules = document["rules"]
     identity = parse(clip)
     with work_connection(manifests) as db:
         rows = _rows(db, manifests, clip, identity)
@@ -96,8 +115,11 @@ def blame(
         overlap.find(db, comparison)
         citations = overlap.citations(db, comparison)
         findings = [
-            _finding(db, comparison, config, row, citations, as_test_item=as_test_item) for row in rows
+            _finding(db, comparison, config, rules, row, citations, as_test_item=as_test_item)
+            for row in rows
         ]
+        if folder is not None and config.dedup and not as_test_item:
+            findings = [_as_twin(db, folder, finding) for finding in findings]
     return Blame(
         asked=clip,
         identity=identity,
@@ -192,6 +214,7 @@ def _finding(
     db: "duckdb.DuckDBPyConnection",
     comparison: Comparison,
     config: CleanConfig,
+    rules: Acting,
     row: dict[str, Any],
     citations: dict[str, str],
     *,
@@ -200,8 +223,10 @@ def _finding(
     side = "heldout" if as_test_item else "train"
     result = db.execute(
         f"""select test_list, heldout_dataset, heldout_clip_id, train_dataset, train_clip_id, rule,
-            measure, offset_s, via, train_is_item
-        from evidence where {side}_dataset = ? and {side}_clip_id = ?
+            evidence.tier, measure, evidence.offset_s, via, train_is_item, {", ".join(MEDIA)}
+        from evidence left join near using (
+            test, heldout_dataset, heldout_clip_id, train_dataset, train_clip_id, rule)
+        where {side}_dataset = ? and {side}_clip_id = ?
         order by rule_order, test, heldout_clip_id, train_clip_id, via""",
         [row["dataset"], row["clip_id"]],
     )
@@ -211,9 +236,15 @@ def _finding(
         entry = dict(zip(names, values, strict=True))
         not_trained_on = entry.pop("train_is_item") and as_test_item
         entry["acted_on"] = (
-            entry["rule"] in config.rules and config.policy != Policy.REPORT and not not_trained_on
+            acts(rules, entry["rule"], entry["tier"])
+            and config.policy != Policy.REPORT
+            and not not_trained_on
         )
-        entry["said_by"] = citations.get(entry.pop("via")) or "the ids themselves"
+        media = {name: entry.pop(name) for name in MEDIA}
+        themselves = "the ids themselves"
+        if entry["rule"] in NEAR_RULES:
+            themselves, entry["media"] = "the media themselves", media
+        entry["said_by"] = citations.get(entry.pop("via")) or themselves
         evidence.append(entry)
     verdict = _verdict(db, comparison, config, row, evidence, as_test_item=as_test_item)
     rule = None
@@ -226,6 +257,27 @@ def _finding(
         rule=rule,
         evidence=evidence,
     )
+
+
+def _as_twin(db: "duckdb.DuckDBPyConnection", folder: Path, finding: Finding) -> Finding:
+    """The finding on a row that went because another training clip is the same."""
+    rows = db.execute(
+        """select rule, tier, heldout_dataset, heldout_clip_id, measure, offset_s from read_parquet(?)
+        where dataset = ? and clip_id = ? and reason = ?""",
+        [str(folder / "excluded.parquet"), finding.dataset, finding.clip_id, str(Reason.IN_TRAINING)],
+    ).fetchall()
+    for rule, tier, dataset, clip_id, measure, offset_s in rows:
+        entry = {
+            "test_list": None, "heldout_dataset": dataset, "heldout_clip_id": clip_id,
+            "train_dataset": finding.dataset, "train_clip_id": finding.clip_id, "rule": rule,
+            "tier": tier, "measure": measure, "offset_s": offset_s, "acted_on": True,
+            "said_by": "the media themselves",
+        }  # fmt: skip
+        return replace(
+            finding, verdict="dropped", reason=Reason.IN_TRAINING, rule=rule,
+            evidence=[entry, *finding.evidence],
+        )  # fmt: skip
+    return finding
 
 
 def _verdict(

@@ -11,18 +11,19 @@ from typing import Any
 from curation.catalog import evidence as published_evidence
 from curation.catalog.cards import Card
 from curation.catalog.record import read_record
-from curation.catalog.store import clean_folders
+from curation.catalog.store import FINGERPRINTS, clean_folders
 from curation.decision.policy import CleanConfig, Policy
 from curation.errors import ManifestChanged, UsageProblem
 from curation.files import digest_of, sha256_file
 from curation.matching.comparison import Comparison, compare
+from curation.matching.near import FILE as DUPLICATES_FILE
+from curation.matching.near import scans
 
 FORMAT = "foleyproof-certificate/1"
 FILE = "certificate.json"
-# What a clean manifest cannot promise. Sources: MMAudio (arXiv:2412.15322), supplement D, F and H;
+# What no clean manifest can promise. Sources: MMAudio (arXiv:2412.15322), supplement D, F and H;
 # v-iashin/Synchformer data/ lists; research on the metric networks is their authors'.
 NOT_COVERED = (
-    "re-uploads under ids that no list names: media were not compared",
     "the audio VAE: trained on AudioSet, and Freesound at 44.1 kHz",
     "Synchformer: trained on AudioSet; its VGGSound variant saw official test clips",
     "CLIP: trained on web images that nobody can list",
@@ -80,6 +81,35 @@ def check_files(folder: Path, document: dict[str, Any]) -> None:
                 )
 
 
+def check_content(folder: Path, document: dict[str, Any]) -> None:
+    """Compare what was found in the media, and the fingerprints it was found in, with what there is.
+
+    Fingerprints that are not here at all are nobody's fault: manifests may travel without them.
+
+    Raises:
+        ManifestChanged: naming the first that differs.
+    """
+    if not (content := document.get("content")):  # a certificate may be older
+        return
+    manifests = folder.parent.parent
+    path, recorded = manifests / DUPLICATES_FILE, content["duplicates"]["sha256"]
+    found = sha256_file(path) if path.is_file() else "missing"
+    if found != recorded:
+        raise ManifestChanged(
+            f"{path}: sha256 is {found[:12]}…, the certificate of {folder.name} records "
+            f"{recorded[:12]}… — duplicates were looked for anew since; run again: "
+            f"{command(folder, document)}"
+        )
+    now = scans(manifests)
+    for dataset, digest in sorted(content["fingerprints"].items()):
+        place = manifests / FINGERPRINTS / dataset
+        if place.is_dir() and now.get(dataset) != digest:
+            raise ManifestChanged(
+                f"{place}: holds other fingerprints than the certificate of {folder.name} records, "
+                f"expected the same — run again: curate duplicates && {command(folder, document)}"
+            )
+
+
 def check_manifests(folder: Path, document: dict[str, Any]) -> None:
     """Compare the manifests that the certificate names with what build completed since.
 
@@ -120,6 +150,9 @@ def command(folder: Path, document: dict[str, Any]) -> str:
     words += ["--policy", config.policy] if config.policy != Policy.PREFER_TEST else []
     words += ["--match", config.match] if config.match != "id" else []
     words += ["--margin", f"{config.margin_s:g}"] if config.margin_s else []
+    content = config.match_content
+    words += ["--match-content", content] if content != "auto" else []
+    words += ["--dedup"] if config.dedup else []
     words += ["--use-published"] if config.use_published else []
     words += ["--licence", ",".join(config.licences)] if config.licences else []
     words += ["--use-annotations"] if config.use_annotations else []

@@ -12,34 +12,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import curation
-from curation.catalog.annotations import FILE as ANNOTATIONS_FILE
 from curation.catalog.cards import NAME, Card
-from curation.catalog.evidence import FILE as EVIDENCE_FILE
-from curation.catalog.licence import licence_name
 from curation.catalog.lists import built_path, is_own_list
-from curation.catalog.record import dataset_folder, read_record
-from curation.catalog.store import (
-    built_datasets,
-    num_rows,
-    one_thread,
-    sql_text,
-    work_connection,
-)
+from curation.catalog.record import read_record
+from curation.catalog.store import built_datasets, num_rows, one_thread, sql_text, work_connection
 from curation.decision import certificate
-from curation.decision.policy import LICENCE, REASONS, TIERS, CleanConfig, Policy
-from curation.decision.unknown import respelled_items, unidentified_rows, unknown
-from curation.errors import ConfigDiffers, ManifestChanged, UsageProblem
+from curation.decision.checked import check_digests, licences, what_was_checked
+from curation.decision.drops import cases, check_dedup, define_drops, train_datasets
+from curation.decision.policy import (
+    CONTENT_TIERS,
+    REASONS,
+    Acting,
+    CleanConfig,
+    Policy,
+    acting,
+    acts_sql,
+)
+from curation.errors import ConfigDiffers, UsageProblem
 from curation.files import canonical_json, replacing_folder, sha256_file, write_json
 from curation.manifest import CLIP_COLUMNS, EXCLUSION_COLUMNS, FORMAT, METADATA_KEY, PARQUET
 from curation.matching import overlap
 from curation.matching.comparison import Comparison, check_rows, compare
 from curation.matching.matrix import matrix
+from curation.matching.near import Duplicates, check_fresh, read_duplicates
 from curation.verdict import Tally
 
 if TYPE_CHECKING:
     import duckdb
 
-_SAID = (EVIDENCE_FILE, ANNOTATIONS_FILE)  # what decides beside the clips
 _CLIPS = ", ".join(name for name, _ in CLIP_COLUMNS)
 _EXCLUSION = ", ".join(f"{name}::{kind} as {name}" for name, kind in EXCLUSION_COLUMNS)
 
@@ -69,7 +69,8 @@ def clean(
     Raises:
         UsageProblem: a name is unknown or not built.
         ConfigDiffers: `clean/<name>` was made with other options and `replace` is not set.
-        ManifestChanged: a manifest differs from what build completed.
+        ManifestChanged: a manifest differs from what build completed, or duplicates from the media's
+            fingerprints.
     """
     if not NAME.fullmatch(name):
         raise UsageProblem(f"--name {name!r}, expected lower case letters, digits and _")
@@ -78,19 +79,25 @@ def clean(
     comparison = compare(
         config.tests, train=config.train, manifests=manifests, cards=cards, margin_s=config.margin_s
     )
-    _check_digests(comparison)
+    check_digests(comparison)
     with work_connection(manifests) as db, replacing_folder(folder) as temporary:
         progress(name, db)
         check_rows(db, comparison)
+        duplicates = _duplicates(db, comparison, config)
+        rules = acting(config, compared=duplicates is not None)
         overlap.find(db, comparison)
         tests = matrix(db, comparison)
         overlap.write_evidence(db, comparison, tests)
+        found = define_drops(db, comparison, config, rules, duplicates)
         tally, held_out, not_chosen = _write_train(db, comparison, config, temporary)
-        heldout = _write_heldout(db, comparison, config, temporary)
+        heldout = _write_heldout(db, comparison, config, rules, temporary)
         document = certificate.seal(
             {
-                **_what_was_checked(db, comparison, config, cards, tests),
-                "licences": _licences(db, temporary),
+                **what_was_checked(
+                    db, comparison, config, cards, tests, rules, duplicates, temporary / "kept.parquet"
+                ),
+                "licences": licences(db, temporary / "kept.parquet"),
+                "dedup": found,
                 "counts": {
                     "input": tally.seen,
                     "kept": tally.kept,
@@ -137,20 +144,16 @@ def _same_config(folder: Path, config: CleanConfig, *, replace: bool) -> None:
         )
 
 
-def _check_digests(comparison: Comparison) -> None:
-    """What is decided on must be what build completed, byte for byte."""
-    manifests = comparison.manifests
-    files = [(built_path(manifests, name), record) for name, record in comparison.records.items()]
-    for dataset in built_datasets(manifests):
-        record = read_record(manifests, dataset)
-        files += [(manifests / dataset / name, record) for name in _SAID if name in record["outputs"]]
-    for path, record in files:
-        recorded = record["outputs"][path.name]["sha256"]
-        if (found := sha256_file(path)) != recorded:
-            raise ManifestChanged(
-                f"{path}: sha256 is {found[:12]}…, build completed it with {recorded[:12]}… — the "
-                f"file was changed since; rebuild it with: curate build {path.parent.name}"
-            )
+def _duplicates(
+    db: "duckdb.DuckDBPyConnection", comparison: Comparison, config: CleanConfig
+) -> Duplicates | None:
+    """What was found in the media, which must be of the fingerprints at hand where it is acted on."""
+    duplicates = read_duplicates(db, comparison.manifests)
+    if config.dedup:
+        check_dedup(duplicates, comparison)
+    if duplicates and (config.dedup or CONTENT_TIERS[config.match_content]):
+        check_fresh(duplicates, comparison.manifests)
+    return duplicates
 
 
 def _provenance(config: CleanConfig) -> str:
@@ -167,22 +170,8 @@ def _write_train(
     folder: Path,
 ) -> tuple[Tally, int, int]:
     """Write kept.parquet and excluded.parquet; the sum, and rows held out and not chosen."""
-    drops = config.policy in (Policy.PREFER_TEST, Policy.DROP_BOTH)
-    rules = ", ".join(sql_text(rule) for rule in config.rules)
-    db.execute(
-        f"""create temp table first_evidence as
-        select train_dataset, train_row, {_cases("rule", REASONS)} as reason, rule,
-               {_cases("rule", TIERS)} as tier, heldout_dataset, heldout_clip_id, measure, offset_s
-        from (
-            select *, row_number() over (
-                partition by train_dataset, train_row
-                order by rule_order, test, heldout_clip_id, offset_s, via) as rank
-            from evidence where {str(drops).lower()} and rule in ({rules})
-        ) where rank = 1"""
-    )
-    datasets = sorted({selection.dataset for selection in comparison.trains})
+    datasets = train_datasets(comparison)
     for index, dataset in enumerate(datasets):
-        _refuse_licences(db, comparison, dataset, config.licences)
         _define_is_dropped(db, comparison, dataset, f"is_dropped_{index}")
     # A filter by position keeps the order of the rows, which a join does not promise.
     kept, excluded = (
@@ -205,29 +194,6 @@ def _write_train(
         to {sql_text(folder / "excluded.parquet")} ({PARQUET}, {about})"""
     )
     return _tally(db, comparison, folder)
-
-
-def _refuse_licences(
-    db: "duckdb.DuckDBPyConnection", comparison: Comparison, dataset: str, allowed: tuple[str, ...]
-) -> None:
-    """Add to `first_evidence` input rows of other licences that nothing else drops."""
-    if not allowed:
-        return
-    names = ", ".join(map(sql_text, allowed))
-    db.execute(
-        f"""insert into first_evidence
-        select {sql_text(dataset)}, file_row_number, '{REASONS[LICENCE]}', '{LICENCE}',
-               '{TIERS[LICENCE]}', null, null, null, null
-        from read_parquet({sql_text(built_path(comparison.manifests, dataset))}, file_row_number = true)
-        where {comparison.is_input(dataset)} and {licence_name("licence")} not in ({names})
-          and file_row_number not in (
-              select train_row from first_evidence where train_dataset = {sql_text(dataset)})"""
-    )
-
-
-def _cases(column: str, values: dict[str, Any]) -> str:
-    cases = " ".join(f"when '{key}' then '{value}'" for key, value in values.items())
-    return f"case {column} {cases} end"
 
 
 def _define_is_dropped(
@@ -295,19 +261,19 @@ def _write_heldout(
     db: "duckdb.DuckDBPyConnection",
     comparison: Comparison,
     config: CleanConfig,
+    rules: Acting,
     folder: Path,
 ) -> dict[str, Any]:
     """Where test items give way: heldout_kept.parquet and heldout_excluded.parquet, a sum each."""
     if config.policy not in (Policy.PREFER_TRAIN, Policy.DROP_BOTH):
         return {}
-    rules = ", ".join(sql_text(rule) for rule in config.rules)
     db.execute(
         f"""create temp table leaked as
         select * from (
             select *, row_number() over (partition by test, heldout_clip_id
                 order by rule_order, train_dataset, train_clip_id, offset_s, via) as rank
             from evidence
-            where rule in ({rules}) and heldout_clip_id is not null and not train_is_item
+            where {acts_sql(rules)} and heldout_clip_id is not null and not train_is_item
         ) where rank = 1"""
     )
     parts = " union all ".join(
@@ -317,8 +283,8 @@ def _write_heldout(
         for index, test in enumerate(comparison.tests)
     )
     about = _provenance(config)
-    columns = f"""{_cases("rule", REASONS)} as reason, rule, {_cases("rule", TIERS)} as tier,
-        train_dataset, train_clip_id, measure, offset_s"""
+    columns = f"""{cases("rule", REASONS)} as reason, rule, tier, train_dataset, train_clip_id,
+        measure, offset_s"""
     for name, selected, condition in (
         ("heldout_kept", "", "l.rule is null"),
         ("heldout_excluded", f", {columns}", "l.rule is not null"),
@@ -342,77 +308,3 @@ def _write_heldout(
     total = sum(entry["kept"] for entry in counts.values())
     assert total == num_rows(db, folder / "heldout_kept.parquet"), "test items do not add up"
     return counts
-
-
-def _licences(db: "duckdb.DuckDBPyConnection", folder: Path) -> dict[str, dict[str, int]]:
-    """Kept rows by dataset and name of the licence."""
-    rows = db.execute(
-        f"""select dataset, {licence_name("licence")}, sum(n)::bigint
-        from (select dataset, licence, count(*) as n from read_parquet(?) group by all)
-        group by all order by all""",
-        [str(folder / "kept.parquet")],
-    ).fetchall()
-    counts: dict[str, dict[str, int]] = {}
-    for dataset, name, n in rows:
-        counts.setdefault(dataset, {})[name] = n
-    return counts
-
-
-def _place(dataset: str, file: str) -> str:
-    """Where a file of a dataset lies, seen from the manifests folder."""
-    return (dataset_folder(Path(), dataset) / file).as_posix()
-
-
-def _what_was_checked(
-    db: "duckdb.DuckDBPyConnection",
-    comparison: Comparison,
-    config: CleanConfig,
-    cards: dict[str, Card],
-    tests: dict[str, Any],
-) -> dict[str, Any]:
-    import duckdb
-
-    records = comparison.records
-    unidentified = unidentified_rows(db, comparison)
-    respelled = respelled_items(db, comparison)
-    return {
-        "format": certificate.FORMAT,
-        "made_by": {"foleyproof": curation.__version__, "duckdb": duckdb.__version__},
-        "config": json.loads(canonical_json(asdict(config))),
-        "rules": {rule: TIERS[rule] for rule in config.rules},
-        "tests": {
-            test["list"]: {
-                "size": test["size"],
-                "digest": test["digest"],
-                "registered": test["registered"],
-            }
-            for test in tests.values()
-        },
-        "train": {
-            selection.key: {"dataset": selection.dataset, "title": cards[selection.dataset].title}
-            for selection in comparison.trains
-        },
-        "manifests": {
-            _place(dataset, "clips.parquet"): {
-                "sha256": record["outputs"]["clips.parquet"]["sha256"],
-                "rows": record["kept"],
-                "raw": record["inputs"]["raw"],
-                "incomplete": record["missing"],
-            }
-            for dataset, record in records.items()
-        }
-        | {
-            _place(dataset, name): entry
-            for dataset in comparison.publishers
-            for name, entry in read_record(comparison.manifests, dataset)["outputs"].items()
-            if name in _SAID
-        },
-        "published_lists": {test["list"]: test["published_lists"] for test in tests.values()},
-        "unknown": {
-            test.name: unknown(
-                db, comparison, config, index, tests[test.key], unidentified, respelled.get(index, 0)
-            )
-            for index, test in enumerate(comparison.tests)
-        },
-        "not_covered": list(certificate.NOT_COVERED),
-    }

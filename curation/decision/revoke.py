@@ -17,14 +17,24 @@ from curation.catalog.evidence import FILE as EVIDENCE_FILE
 from curation.catalog.lists import built_path
 from curation.catalog.record import dataset_folder, read_record
 from curation.catalog.revoked import is_revoked, revoked, write_revoked
-from curation.catalog.store import built_datasets, built_lists, clean_folders, sql_text, work_connection
+from curation.catalog.store import (
+    built_datasets,
+    built_lists,
+    clean_folders,
+    fingerprint_files,
+    sql_text,
+    work_connection,
+)
 from curation.catalog.twins import FILE as TWINS_FILE
 from curation.catalog.twins import find_twins
 from curation.decision import certificate
 from curation.decision.clean import clean
-from curation.errors import BadCard, BadMetadata, UsageProblem
+from curation.decision.policy import CONTENT_TIERS, CleanConfig
+from curation.errors import BadCard, BadMetadata, ManifestChanged, UsageProblem
 from curation.files import remove
 from curation.matching.comparison import compare
+from curation.matching.near import FILE as DUPLICATES_FILE
+from curation.tables import number
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,6 +65,46 @@ def derived(manifests: Path, keys: Iterable[str]) -> list[Derived]:
             )
         found.append(Derived(file="overlaps.parquet", rows=_evidence_rows(db, manifests, condition)))
     return [one for one in found if one.rows]
+
+
+def looked_at(manifests: Path, keys: Iterable[str]) -> list[str]:
+    """A line on what was made of the media of these recordings, which stays till it is made anew.
+
+    Nothing reads it once their clips are gone. To be asked before.
+    """
+    clips = _clips(manifests)
+    if not keys or not clips:
+        return []
+    with work_connection(manifests) as db:
+        files = ", ".join(sql_text(file) for file in clips)
+        db.execute(
+            f"""create temp table gone as select dataset, clip_id from read_parquet([{files}],
+                union_by_name = true, hive_partitioning = false) where {is_revoked(keys)}"""
+        )
+        lines = []
+        if prints := fingerprint_files(manifests):
+            listed = ", ".join(sql_text(file) for file in prints)
+            n = _rows(db, f"read_parquet([{listed}], hive_partitioning = false) p semi join gone g "
+                          "on g.clip_id = p.clip_id and g.dataset = p.dataset")  # fmt: skip
+            if n:
+                lines.append(
+                    f"fingerprints: {number(n, 'clip')} of it, until its dataset is scanned again"
+                )
+        if (path := manifests / DUPLICATES_FILE).is_file():
+            n = _rows(db, f"read_parquet({sql_text(path)}) where exists (select 1 from gone g where "
+                          "(g.dataset = a_dataset and g.clip_id = a_clip_id) "
+                          "or (g.dataset = b_dataset and g.clip_id = b_clip_id))")  # fmt: skip
+            if n:
+                lines.append(
+                    f"{DUPLICATES_FILE}: {number(n, 'pair')} of it, which nothing reads any more, until "
+                    "curate duplicates is run again"
+                )
+    return lines
+
+
+def _rows(db: "duckdb.DuckDBPyConnection", rows: str) -> int:
+    ((n,),) = db.execute(f"select count(*) from {rows}").fetchall()
+    return int(n)
 
 
 def _clips(manifests: Path) -> list[Path]:
@@ -141,9 +191,13 @@ def revoke(
     for folder in clean_folders(manifests):
         document = certificate.read(folder)
         changed = _changed_since(manifests, document)
+        config = certificate.config_of(document)
         # What differs for other reasons than this takedown is its owner's to make anew.
-        if changed and all(name in made or wanted & set(gone) for name, gone in changed.items()):
-            config = certificate.config_of(document)
+        if (
+            changed
+            and all(name in made or wanted & set(gone) for name, gone in changed.items())
+            and _same_content(folder, document, config)
+        ):
             now = compare(config.tests, train=config.train, manifests=manifests, cards=cards)
             if {s.key for s in now.trains} != set(document["train"]):  # built since: not for a takedown
                 config = replace(config, train=tuple(document["train"]))
@@ -158,6 +212,18 @@ def revoke(
 def _has(manifests: Path, dataset: str, keys: frozenset[str]) -> bool:
     with work_connection(manifests) as db:
         return _count(db, built_path(manifests, dataset), is_revoked(keys)) > 0
+
+
+def _same_content(folder: Path, document: dict[str, Any], config: CleanConfig) -> bool:
+    """Whether a clean manifest that is made anew acts on the same near-duplicates as before."""
+    if document.get("content") is None:
+        found = (folder.parent.parent / DUPLICATES_FILE).is_file()
+        return not (found and CONTENT_TIERS[config.match_content])
+    try:
+        certificate.check_content(folder, document)
+    except ManifestChanged:
+        return False
+    return True
 
 
 def _changed_since(manifests: Path, document: dict[str, Any]) -> dict[str, list[str]]:

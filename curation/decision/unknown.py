@@ -14,6 +14,8 @@ from curation.matching.comparison import Comparison
 if TYPE_CHECKING:
     import duckdb
 
+LOCAL = "local"  # the source of files of one's own
+
 
 def unidentified_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str, int]:
     """Input rows without a source id, by source."""
@@ -27,6 +29,19 @@ def unidentified_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -
         for source, n in rows:
             counts[source] = counts.get(source, 0) + n
     return counts
+
+
+def local_rows(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> bool:
+    """Whether an input row is a file of one's own, of the source `local`."""
+    return any(
+        _count(
+            db,
+            f"""select count(*) from (
+                select 1 from read_parquet({sql_text(built_path(comparison.manifests, dataset))})
+                where source = '{LOCAL}' and {comparison.is_input(dataset)} limit 1)""",
+        )
+        for dataset in sorted({selection.dataset for selection in comparison.trains})
+    )
 
 
 def respelled_items(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[int, int]:
@@ -63,16 +78,21 @@ def unknown(
     test: dict[str, Any],
     unidentified: dict[str, int],
     respelled: int,
+    *,
+    has_local: bool,
 ) -> dict[str, Any]:
     """The unknown of test set number `index`, whose entry in the matrix is `test`.
 
-    An unidentified test item may be in any training row. An unidentified training row may be any one
+    An unidentified test item may be in any training row; a file of one's own (source `local`), which
+    never had an id, in any other such file alone, since whether it is a copy of somebody's upload is for
+    its content to tell. An unidentified training row may be any one
     recording of its source, and the test items of that recording: n rows, those of the n recordings
     with most items. `respelled` items may be in a row that spells their id otherwise. What was found
     and stays, and pairs that `--match start` cannot judge, are added.
     """
     failed = _failed_rows(db, comparison, index)
-    bound = test["unidentified"] + _possible_items(db, index, unidentified) + respelled + failed
+    bound = _unidentified_items(db, index, has_local) + _possible_items(db, index, unidentified)
+    bound += respelled + failed
     if config.policy == Policy.REPORT:
         rules = ", ".join(sql_text(rule) for rule in config.rules)
         bound += _count(
@@ -98,6 +118,12 @@ def unknown(
         "published_lists_applied": config.use_published,
         "suspected_test_items": 0 if config.use_annotations else _suspected_items(db, index),
     }
+
+
+def _unidentified_items(db: "duckdb.DuckDBPyConnection", index: int, has_local: bool) -> int:
+    """Test items without an id that may be in a training row for all that ids can tell."""
+    local = "" if has_local else f"and source <> '{LOCAL}'"
+    return _count(db, f"select count(*) from heldout where test = {index} and source_id is null {local}")
 
 
 def _suspected_items(db: "duckdb.DuckDBPyConnection", index: int) -> int:

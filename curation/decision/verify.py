@@ -11,6 +11,7 @@ from curation.catalog.lists import built_path
 from curation.catalog.record import FETCHED, dataset_folder, read_record
 from curation.catalog.revoked import KEY, is_revoked, revoked
 from curation.catalog.store import (
+    FINGERPRINTS,
     built_datasets,
     built_lists,
     clean_folders,
@@ -20,13 +21,17 @@ from curation.catalog.store import (
     work_connection,
 )
 from curation.decision import certificate
-from curation.decision.policy import Policy
+from curation.decision.drops import redundant, twins
+from curation.decision.policy import Acting, Policy, acts_sql
 from curation.errors import BadManifest, FoleyproofError, ManifestChanged, UsageProblem
 from curation.files import sha256_file
 from curation.manifest import CLIP_COLUMNS
 from curation.matching import overlap
 from curation.matching.comparison import Comparison
 from curation.matching.matrix import matrix
+from curation.matching.near import FILE as DUPLICATES_FILE
+from curation.matching.near import check_fresh, read_duplicates, scans
+from curation.verdict import Reason
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,7 +59,8 @@ def verify(
     names: tuple[str, ...] = (),
     progress: Callable[[str], None] = lambda what: None,
 ) -> Iterator[Check]:
-    """Check every built dataset and list, then every clean manifest (`names` narrows those).
+    """Check every built dataset and list, what was found in their media, then every clean manifest
+    (`names` narrows those).
 
     Raises:
         UsageProblem: nothing is built, or no clean manifest has such a name.
@@ -72,6 +78,15 @@ def verify(
         for dataset in built:
             progress(dataset)
             yield _checked(dataset, lambda d=dataset: _dataset(db, manifests, d))  # type: ignore[misc]
+        for dataset in scans(manifests):
+            progress(f"{FINGERPRINTS}/{dataset}")
+            yield _checked(
+                f"{FINGERPRINTS}/{dataset}",
+                lambda d=dataset: _fingerprints(manifests, d),  # type: ignore[misc]
+            )
+        if (manifests / DUPLICATES_FILE).is_file():
+            progress(DUPLICATES_FILE)
+            yield _checked(DUPLICATES_FILE, lambda: _duplicates(db, manifests))
     for name in names or cleaned:
         progress(f"clean/{name}")
         yield _checked(f"clean/{name}", lambda n=name: _clean(manifests, cards, n))  # type: ignore[misc]
@@ -121,6 +136,28 @@ def _dataset(db: "duckdb.DuckDBPyConnection", manifests: Path, dataset: str) -> 
         )
 
 
+def _fingerprints(manifests: Path, dataset: str) -> None:
+    """Bytes against the record of the scan."""
+    from curation.media.fingerprint import fingerprint_folder, read_scan  # which loads NumPy
+
+    for part in read_scan(manifests, dataset)["parts"]:
+        for name, entry in part["outputs"].items():
+            path = fingerprint_folder(manifests, dataset) / part["name"] / name
+            found = sha256_file(path) if path.is_file() else "missing"
+            if found != entry["sha256"]:
+                raise ManifestChanged(
+                    f"{path}: sha256 is {found[:12]}…, scan recorded {entry['sha256'][:12]}… — the file "
+                    f"was changed since; scan again: curate scan --dataset {dataset} DIR"
+                )
+
+
+def _duplicates(db: "duckdb.DuckDBPyConnection", manifests: Path) -> None:
+    """Of the fingerprints that lie beside it."""
+    found = read_duplicates(db, manifests)
+    assert found is not None, "there is such a file"
+    check_fresh(found, manifests)
+
+
 def _no_revoked(db: "duckdb.DuckDBPyConnection", path: Path, manifests: Path) -> None:
     """Raise ManifestChanged where a recording that was taken down is still in a file."""
     rows = db.execute(
@@ -145,6 +182,7 @@ def _clean(manifests: Path, cards: dict[str, Card], name: str) -> None:
     folder = manifests / "clean" / name
     document = certificate.read(folder)
     certificate.check_files(folder, document)
+    certificate.check_content(folder, document)
     config = certificate.config_of(document)
     comparison = certificate.comparison_of(document, manifests=manifests, cards=cards)
     with work_connection(manifests) as db:
@@ -155,9 +193,11 @@ def _clean(manifests: Path, cards: dict[str, Card], name: str) -> None:
             _no_revoked(db, path, manifests)
         _licences_allowed(db, config.licences, folder / "kept.parquet")
         if config.policy in (Policy.PREFER_TEST, Policy.DROP_BOTH):
-            _no_overlap(db, config.rules, folder / "kept.parquet", _TRAIN_SIDE)
+            _no_overlap(db, document["rules"], folder / "kept.parquet", _TRAIN_SIDE)
         if config.policy in (Policy.PREFER_TRAIN, Policy.DROP_BOTH):
-            _no_overlap(db, config.rules, folder / "heldout_kept.parquet", _HELDOUT_SIDE)
+            _no_overlap(db, document["rules"], folder / "heldout_kept.parquet", _HELDOUT_SIDE)
+        if config.dedup:
+            _no_twins(db, comparison, folder)
 
 
 def _sums(db: "duckdb.DuckDBPyConnection", folder: Path, document: dict[str, Any]) -> None:
@@ -210,18 +250,33 @@ _HELDOUT_SIDE = """k.test_list = e.test_list and k.dataset = e.heldout_dataset
     and k.clip_id = e.heldout_clip_id and not e.train_is_item"""
 
 
-def _no_overlap(db: "duckdb.DuckDBPyConnection", rules: tuple[str, ...], kept: Path, side: str) -> None:
+def _no_overlap(db: "duckdb.DuckDBPyConnection", rules: Acting, kept: Path, side: str) -> None:
     """Raise ManifestChanged where a kept row has evidence that clean acts on."""
-    acted = ", ".join(sql_text(rule) for rule in rules)
     rows = db.execute(
         f"""select e.train_dataset || '/' || e.train_clip_id, e.rule,
             e.heldout_dataset || '/' || coalesce(e.heldout_clip_id, '?')
         from evidence e semi join read_parquet(?) k on {side}
-        where e.rule in ({acted}) order by all limit 1""",
+        where {acts_sql(rules)} order by all limit 1""",
         [str(kept)],
     ).fetchall()
     for train, rule, heldout in rows:
         raise ManifestChanged(
             f"{kept}: training clip {train} overlaps test clip {heldout} by {rule}, expected no such "
             f"pair — run again: curate clean --name {kept.parent.name}"
+        )
+
+
+def _no_twins(db: "duckdb.DuckDBPyConnection", comparison: Comparison, folder: Path) -> None:
+    """Raise ManifestChanged where a kept row is one that another makes superfluous."""
+    kept, excluded = (sql_text(folder / f"{part}.parquet") for part in ("kept", "excluded"))
+    rows = f"""select dataset, clip_id from read_parquet({kept}) union all
+        select dataset, clip_id from read_parquet({excluded}) where reason = '{Reason.IN_TRAINING}'"""
+    stays, _ = redundant(db, comparison, twins(db, rows, comparison.manifests / DUPLICATES_FILE))
+    keys = {
+        key for (key,) in db.execute(f"select dataset || '/' || clip_id from {kept}").fetchall()
+    } & set(stays)
+    for key in sorted(keys):
+        raise ManifestChanged(
+            f"{folder / 'kept.parquet'}: holds {key}, a duplicate of {stays[key]}, expected one of a "
+            f"cluster — run again: curate clean --name {folder.name}"
         )

@@ -1,6 +1,7 @@
 """The matrix: for each test set and training set, how much is shared by id, interval and start.
 
-A count is null where a whole side cannot tell: no row has an id, or a start.
+A count is null where a whole side cannot tell: no row has an id, or a start. Near-duplicates are null
+where the media of the two sets were not compared.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from curation.catalog.lists import Selection, built_path, list_digest
 from curation.catalog.store import sql_text
 from curation.matching.annotation import suspected_counts
 from curation.matching.comparison import Comparison
+from curation.matching.near import read_duplicates
 from curation.matching.overlap import chosen
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ _COUNTED = {
     "train_items": "distinct train_clip_id",  # a cell has one dataset
     "pairs": "*",  # a pair that no publication names is there once
 }
+_NEAR_COUNTED = ("test_items", "train_items", "pairs")
+_NO_NEAR: dict[str, Any] = {**dict.fromkeys(_NEAR_COUNTED, 0), "review": dict.fromkeys(_NEAR_COUNTED, 0)}
 _MATCHES = {"id": "true", "interval": "same_interval", "same_start": "same_start"}
 
 
@@ -30,6 +34,8 @@ def matrix(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str,
     columns = [*comparison.trains, *comparison.others]
     counts = _cell_counts(db, columns)
     suspected = suspected_counts(db, comparison)
+    near = _near_counts(db, columns)
+    duplicates = read_duplicates(db, comparison.manifests)
     published = _published_counts(db, comparison)
     tests = {}
     for index, test in enumerate(comparison.tests):
@@ -42,7 +48,14 @@ def matrix(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> dict[str,
                 "unidentified": train["rows"] - train["identified"],
                 "empty_splits": comparison.empty_splits(selection),
                 **_cell(counts.get((index, column)), size, train),
+                "near": near.get((index, column)),
             }
+            if (
+                duplicates
+                and duplicates.compares(test, size["digest"])
+                and duplicates.compares_train(selection)
+            ):
+                cells[selection.key]["near"] = near.get((index, column), _NO_NEAR)
             if (index, column) in suspected:
                 cells[selection.key]["same_annotation"] = suspected[index, column]
         tests[test.key] = {
@@ -66,12 +79,8 @@ def _cell_counts(
         for name, value in _COUNTED.items()
         for label, match in _MATCHES.items()
     )
-    cells = ", ".join(
-        f"({index}, {sql_text(s.dataset)}, {_text_list(s.splits)}, {_text_list(s.lists)})"
-        for index, s in enumerate(columns)
-    )
     result = db.execute(
-        f"""with cells(cell, dataset, splits, lists) as (values {cells})
+        f"""with {_cells(columns)}
         select test, cell, {counted},
             count(distinct train_clip_id) filter (where via is not null
                 and heldout_clip_id is not null) as reuploads,
@@ -82,6 +91,37 @@ def _cell_counts(
     )
     names = [column[0] for column in result.description]
     return {(row[0], row[1]): dict(zip(names[2:], row[2:], strict=True)) for row in result.fetchall()}
+
+
+def _near_counts(
+    db: "duckdb.DuckDBPyConnection", columns: Sequence[Selection]
+) -> dict[tuple[int, int], dict[str, Any]]:
+    """Near-duplicates of every cell that has some, by (test, column): of the auto tier, and of review.
+
+    A test item that has pairs of both tiers counts in both.
+    """
+    rows = db.execute(
+        f"""with {_cells(columns)}
+        select test, cell, tier, count(distinct heldout_clip_id), count(distinct train_clip_id),
+               count(distinct (heldout_clip_id, train_clip_id))
+        from near join cells on cells.dataset = train_dataset
+            and (list_contains(cells.splits, split) or list_has_any(cells.lists, near.lists))
+        group by all"""
+    ).fetchall()
+    counts: dict[tuple[int, int], dict[str, Any]] = {}
+    for test, cell, tier, *found in rows:
+        entry = counts.setdefault((test, cell), {**_NO_NEAR, "review": {**_NO_NEAR["review"]}})
+        (entry if tier == "auto" else entry["review"]).update(zip(_NEAR_COUNTED, found, strict=True))
+    return counts
+
+
+def _cells(columns: Sequence[Selection]) -> str:
+    """The table expression `cells`: what a row of the training side must be to count in a column."""
+    cells = ", ".join(
+        f"({index}, {sql_text(s.dataset)}, {_text_list(s.splits)}, {_text_list(s.lists)})"
+        for index, s in enumerate(columns)
+    )
+    return f"cells(cell, dataset, splits, lists) as (values {cells})"
 
 
 def _text_list(names: Sequence[str]) -> str:

@@ -7,19 +7,30 @@ from typing import Any
 from curation.tables import Cell, render
 
 LABELS = {"id": "id", "interval": "interval", "start": "same_start"}
-_HEADER = ("test set", "in", "rows", "by id", "%", "interval", "same start", "re-uploads")
+_HEADER: tuple[str, ...] = (
+    "test set",
+    "in",
+    "rows",
+    "by id",
+    "%",
+    "interval",
+    "same start",
+    "re-uploads",
+    "near",
+)
 
 
 def overlapping(tests: dict[str, Any], trains: Sequence[str], match: str) -> tuple[int, int, int]:
     """How many pairs of a test and a training set overlap, do not, and cannot be told.
 
-    A known re-upload is an overlap. Where files were not at hand, finding none tells nothing.
+    A known re-upload is an overlap, and so is a near-duplicate of the auto tier. Where files were not at
+    hand, finding none tells nothing.
     """
     cells = [test["overlap"][key] for test in tests.values() for key in trains]
     found = unknown = 0
     for cell in cells:
         count = cell["test_items"][LABELS[match]]
-        if count or cell["known_reupload"]:
+        if count or cell["known_reupload"] or _near(cell):
             found += 1
         elif count is None or cell["empty_splits"]:
             unknown += 1
@@ -39,7 +50,8 @@ def matrix_text(
         first = True
         for key, cell in test["overlap"].items():
             items = cell["test_items"]
-            if format != "csv" and key not in trains and not cell["known_reupload"]:
+            found = cell["known_reupload"] or _near(cell)
+            if format != "csv" and key not in trains and not found:
                 if items["id"] is None:
                     unknown += 1
                     continue
@@ -50,8 +62,10 @@ def matrix_text(
             rows.append(_row(name if format != "csv" else test["list"], test, key, cell, match))
             first = False
     header = _HEADER if format != "csv" else (
-        "test", "in", "train_rows", "id", "percent", "interval", "same_start", "reuploads"
+        "test", "in", "train_rows", "id", "percent", "interval", "same_start", "reuploads", "near"
     )  # fmt: skip
+    if not any(cell.get("near") for test in tests.values() for cell in test["overlap"].values()):
+        header, rows = header[:-1], [row[:-1] for row in rows]  # no media were compared
     notes = [note for test in tests.values() for note in _notes(test, trains)]
     if zero or unknown:
         notes.append(
@@ -79,6 +93,11 @@ def groups_text(shared: dict[str, Any], format: str) -> str:
     return render(header, rows, format)
 
 
+def _near(cell: dict[str, Any]) -> int | None:
+    """Test clips with a near-duplicate of the auto tier, None where media were not compared."""
+    return cell["near"]["test_items"] if cell.get("near") else None
+
+
 def _name(test: dict[str, Any]) -> str:
     return f"{test['list']} ({test['size']:,})"
 
@@ -98,6 +117,7 @@ def _row(name: str, test: dict[str, Any], key: str, cell: dict[str, Any], match:
         items["interval"],
         items["same_start"],
         cell["known_reupload"],
+        _near(cell),
     ]
 
 
@@ -126,6 +146,12 @@ def _notes(test: dict[str, Any], trains: Sequence[str]) -> list[str]:
             notes.append(
                 f"{test['list']} in {key}: published lists exclude {cell['published_list_bound']:,} "
                 "rows without naming the test clip (an upper bound)"
+            )
+        if (near := cell.get("near")) and near["review"]["pairs"]:
+            notes.append(
+                f"{test['list']} in {key}: {near['review']['test_items']:,} test clips have "
+                f"near-duplicates of review tier ({near['review']['pairs']:,} pairs): somebody should "
+                "look"
             )
         if suspected := cell.get("same_annotation", {}).get("pairs") and cell["same_annotation"]:
             odd = suspected["at_odd_starts"]

@@ -10,12 +10,13 @@ Rules, one evidence row each for a pair of clips:
 | `known_reupload` | has ids that the literature names as uploads of one video | cards |
 | `published_list` | its training clip is on an exclusion list that others published | cards |
 | `same_annotation` | has other ids, and one start and one set of labels in AudioSet | annotation.py |
+| `near_av`, `near_video`, `near_audio` | shows or sounds the same | near.py |
 
 Times are compared in whole milliseconds; an unknown time meets every time. A clip without source_id
 meets nothing and is counted as unidentified. `measure` is the number of seconds both clips share (0
 where they lie apart, null where a time is unknown; of `same_annotation` the share of clips that start
 there); `offset_s` brings a moment of the held-out clip
-to the same moment of the training clip: held-out start minus training start.
+to the same moment of the training clip: held-out start minus training start, or what the media say.
 """
 
 from collections.abc import Iterable
@@ -29,17 +30,21 @@ from curation.catalog.lists import built_path, is_own_list, list_names
 from curation.catalog.record import dataset_folder
 from curation.catalog.store import sql_text, work_connection
 from curation.errors import UsageProblem
-from curation.files import canonical_json, replacing
+from curation.files import canonical_json, replacing, sha256_file
 from curation.manifest import EVIDENCE_COLUMNS, METADATA_KEY, PARQUET
 from curation.matching.annotation import RULE as SUSPECTED
 from curation.matching.annotation import find_suspected
 from curation.matching.comparison import Comparison, compare
+from curation.matching.near import FILE as DUPLICATES_FILE
+from curation.matching.near import RULES as NEAR_RULES
+from curation.matching.near import find_near
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-RULES = ("same_id", "same_interval", "same_start", "known_reupload", "published_list", SUSPECTED)
+REVIEW_RULES = ("published_list", SUSPECTED)  # somebody should look; of near rules each pair has a tier
+RULES = ("same_id", "same_interval", "same_start", "known_reupload", *NEAR_RULES, *REVIEW_RULES)
 MATCH_RULES = {"id": "same_id", "interval": "same_interval", "start": "same_start"}
 _MEETS = """(h.start_ms is null or t.end_ms is null or h.start_ms < t.end_ms + $margin_ms)
     and (t.start_ms is null or h.end_ms is null or t.start_ms < h.end_ms + $margin_ms)"""
@@ -97,14 +102,15 @@ EVIDENCE_SELECT = f"""
 def find(db: "duckdb.DuckDBPyConnection", comparison: Comparison) -> None:
     """Make the temporary tables (one is a view) `heldout`, `pairs` and `evidence` of a comparison.
 
-    `evidence` has the evidence columns, and test (index), rule_order, train_row (position in the
-    dataset's clips.parquet), via (name of the published evidence) and train_is_item (whether the
-    training row is an item of one of the test sets).
+    `evidence` has the evidence columns, and test (index), tier, rule_order (near rules of review tier
+    come last), train_row (position in the dataset's clips.parquet), via (name of the published
+    evidence) and train_is_item (whether the training row is an item of one of the test sets).
     """
     _define_heldout(db, comparison)
     _define_published(db, comparison)
     _define_pairs(db, comparison)
     find_suspected(db, comparison)
+    find_near(db, comparison, _train_rows(comparison))
     _define_evidence(db, comparison)
 
 
@@ -246,6 +252,7 @@ def _define_evidence(db: "duckdb.DuckDBPyConnection", comparison: Comparison) ->
         f"when {index} then {sql_text(test.name)}" for index, test in enumerate(comparison.tests)
     )
     rules = " ".join(f"when '{rule}' then {order}" for order, rule in enumerate(RULES))
+    review = ", ".join(map(sql_text, REVIEW_RULES))
     db.execute(
         f"""create temp table evidence as
         with trained as (from pairs where {chosen(comparison)}),
@@ -266,20 +273,28 @@ def _define_evidence(db: "duckdb.DuckDBPyConnection", comparison: Comparison) ->
         )
         select case test {names} end as test_list, heldout_dataset, heldout_clip_id, train_dataset,
                train_clip_id, rule, shared_s as measure,
-               case when heldout_clip_id is not null
+               case when tier is not null then offset_s when heldout_clip_id is not null
                     then (heldout_start_ms - train_start_ms) / 1000 end as offset_s,
-               test, case rule {rules} end as rule_order, train_row, via,
+               test, coalesce(tier, case when rule in ({review}) then 'review' else 'auto' end) as tier,
+               case rule {rules} end + case tier when 'review' then {len(RULES)} else 0 end
+                   as rule_order,
+               train_row, via,
                -- such a row is not trained on
                exists (select 1 from items i where i.dataset = train_dataset
                        and i.clip_id = train_clip_id) as train_is_item
         from (
             select test, heldout_dataset, heldout_clip_id, heldout_start_ms, train_dataset,
-                   train_clip_id, train_start_ms, train_row, rule, shared_s, via
+                   train_clip_id, train_start_ms, train_row, rule, shared_s, via,
+                   null::varchar as tier, null::double as offset_s
             from by_rule
             union all
             select test, heldout_dataset, heldout_clip_id, start_ms, train_dataset,
-                   train_clip_id, start_ms, train_row, '{SUSPECTED}', share, via
+                   train_clip_id, start_ms, train_row, '{SUSPECTED}', share, via, null, null
             from suspected where {chosen(comparison)}
+            union all
+            select test, heldout_dataset, heldout_clip_id, null, train_dataset,
+                   train_clip_id, null, train_row, rule, shared_s, null, tier, offset_s
+            from near where {chosen(comparison)}
         )"""
     )
 
@@ -299,6 +314,8 @@ def write_evidence(
             for dataset, record in comparison.records.items()
         },
     }
+    if (duplicates := comparison.manifests / DUPLICATES_FILE).is_file():
+        about["duplicates"] = sha256_file(duplicates)
     target = comparison.manifests / "overlaps.parquet"
     with replacing(target) as temporary:
         db.execute(

@@ -4,7 +4,7 @@ Whole processes, interleaved (A B A B …), medians; seconds of CPU are noted be
 a busy machine better. Peak memory is the resident set that the kernel reports for the process: mapped
 pages of files count, the page cache does not. Every part writes `results/<part>.json` with machine,
 commit, versions and commands, and the tables in README.md are made from these files. Parts: build,
-json, fetch, increment, overlaps, help, large, growth; see README.md.
+json, fetch, increment, overlaps, help, large, growth, search; see README.md.
 
 Only the standard library is imported here: a child starts out with the peak memory of its parent.
 """
@@ -424,6 +424,96 @@ def bench_help(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
     return {"measured": found}, [Target(what="curate --help / import click", value=ratio, limit=3)]
 
 
+def _search(bench: Bench, what: str, **options: object) -> dict[str, Any]:
+    """One call of bench_search.py, in a process of its own; its document."""
+    words = _script("bench_search.py", what)
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, env=_ENVIRONMENT)
+    document: dict[str, Any] = json.loads(done.stdout)
+    say(f"  {bench._shown(words)}: {json.dumps(document)}")
+    return {"command": bench._shown(words), **document}
+
+
+def bench_search(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """All pairs within a radius against brute force and faiss; a hundred million; the whole way."""
+    rates = []
+    for radius, faiss in ((8, "3x21x2,4x16x2"), (10, "3x21x3,4x16x2")):
+        common = {"radius": radius, "repeats": 3, "faiss_queries": 500}
+        rates += [
+            _search(
+                bench, "rates", size=size, queries=queries, brute=brute, faiss=f"flat,{faiss}", **common
+            )
+            for size, queries, brute in ((1e5, 1e5, 20_000), (1e6, 1e6, 2000))
+        ]
+        # Beyond, faiss takes milliseconds a query: one of its indexes, and few queries.
+        rates.append(_search(bench, "rates", size=1e7, queries=1e6, brute=300, faiss=faiss.split(",")[0],
+                             **(common | {"faiss_queries": 100})))  # fmt: skip
+    large = []
+    for size in (1e7, 1e8):
+        _search(bench, "data", size=size, queries=1e6, work=bench.work)
+        large += [_search(bench, "memory", radius=radius, work=bench.work) for radius in (8, 10)]
+        for name in ("database", "queries"):
+            (bench.work / f"{name}.npy").unlink()
+    way = _search(bench, "way", radius=10)
+    found = {(run["radius"], run["size"]): run["methods"] for run in rates}
+    at_1e6, at_1e7 = found[8, 10**6], found[8, 10**7]
+    brute = at_1e7["brute, eight at once"]["us_per_query"]
+    multi_hash = min(at_1e6[name]["us_per_query"] for name in ("faiss 3x21x2", "faiss 4x16x2"))
+    for methods in found.values():
+        same = {methods[name]["pairs"] for name in methods if name.startswith("brute")}
+        assert same == {methods["ours"]["brute_pairs"]}, f"brute force found other pairs: {methods}"
+    assert way["planted"] == way["planted_found"], way
+    return {"rates": rates, "large": large, "way": way, "table": _search_table(rates, large, way)}, [
+        Target(what="brute force / search, 10 M hashes, radius 8",
+               value=brute / at_1e7["ours"]["us_per_query"], limit=80, at_least=True),
+        Target(what="faiss MultiHash / search, 1 M hashes, radius 8, all pairs",
+               value=multi_hash / at_1e6["ours"]["us_per_query"], limit=5, at_least=True),
+        Target(what="search, peak memory, 10 M hashes, radius 8",
+               value=large[0]["peak_mib"], limit=572, unit="MiB"),
+    ]  # fmt: skip
+
+
+def _search_table(
+    rates: list[dict[str, Any]], large: list[dict[str, Any]], way: dict[str, Any]
+) -> list[str]:
+    """The lines of README.md about the search."""
+    names = ["ours", "brute, eight at once", "brute, plain loop", "faiss flat", "faiss 3x21x2",
+             "faiss 3x21x3", "faiss 4x16x2"]  # fmt: skip
+    lines = [
+        "", "| search, µs of CPU a query | " + " | ".join(
+            f"{run['size']:,}, radius {run['radius']}" for run in rates) + " |",
+        "|---|" + "---:|" * len(rates),
+    ]  # fmt: skip
+    for name in names:
+        cells = [f"{run['methods'][name]['us_per_query']:,.3g}" if name in run["methods"] else ""
+                 for run in rates]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| a million queries against | radius | s of CPU | pairs | peak MiB |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for run in large:
+        lines.append(f"| {run['size']:,} | {run['radius']} | {run['cpu_s']:.1f} | {run['pairs']:,} "
+                     f"| {run['peak_mib']:,.0f} |")  # fmt: skip
+    # Of two million clips the database has 120 M hashes, as good as the hundred million above.
+    per_query_us = large[-1]["us_per_query"]
+    test_s = way["queries"] * per_query_us / 1e6
+    all_h = 2e6 * 20 * per_query_us / 1e6 / 3600
+    lines += [
+        "",
+        f"VGGSound, test against train, radius {way['radius']}: {way['queries']:,} hashes of "
+        f"{way['test_clips']:,} clips (20 frames, 6 views) and {way['size']:,} of "
+        f"{way['train_clips']:,} (3 views): {way['wall_s']:.0f} s on two cores, {way['cpu_s']:.0f} s of "
+        f"CPU, {way['pairs']:,} pairs of frames, all {way['planted']:,} planted ones within the radius "
+        f"among them. The same test set against 2 M clips: {way['queries']:,} x {per_query_us:.1f} µs = "
+        f"{test_s:.0f} s of one core. 2 M clips among themselves, one view against three: 40 M x "
+        f"{per_query_us:.1f} µs = {all_h:.1f} h of one core, at most (each pair is looked for once).",
+    ]
+    return lines
+
+
 PARTS = {
     "build": bench_build,
     "json": bench_json,
@@ -433,6 +523,7 @@ PARTS = {
     "help": bench_help,
     "large": bench_large,
     "growth": bench_growth,
+    "search": bench_search,
 }
 
 
@@ -454,7 +545,10 @@ def circumstances() -> dict[str, Any]:
         "uncommitted_changes": bool(_git("status", "--porcelain", "--", "curation", "manifests")),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("duckdb", "pandas", "pyarrow", "click")},
+            **{
+                name: version(name)
+                for name in ("duckdb", "pandas", "pyarrow", "click", "numpy", "numba")
+            },
         },
     }
 
@@ -492,6 +586,8 @@ def write_tables() -> None:
                 f"| {entry['s_per_million']:.3f} "
                 f"| {entry['peak_rss_mib']:,.0f} |"
             )
+    for document in documents.values():
+        lines += document.get("table", [])
     lines += ["", "| part | commit | machine |", "|---|---|---|"]
     for name, document in documents.items():
         machine = document["machine"]

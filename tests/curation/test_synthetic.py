@@ -4,8 +4,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import duckdb
+import numpy as np
 import pytest
+from PIL import Image
 
 import curation
 from curation.catalog.overview import overview
@@ -13,8 +16,10 @@ from curation.catalog.record import read_record
 from curation.catalog.store import VIEWS_FILE, refresh_views, work_connection
 from curation.catalog.twins import _is_known_copy, find_twins
 from curation.clip import Clip
-from curation.corpus.planted import RULES_OF_KIND, Planted
-from curation.corpus.synthetic import write_corpus
+from curation.corpus.film import Film, planes, read_film, write_film
+from curation.corpus.media import plan_media
+from curation.corpus.planted import RULES_OF_KIND, Copy, Planted
+from curation.corpus.synthetic import _world, write_corpus, write_media
 from curation.files import sha256_file
 from curation.matching import overlap
 from curation.matching.comparison import compare
@@ -190,9 +195,12 @@ def test_all_reasons_of_build_are_planted(corpus):
     reasons = {Reason(doubt.reason) for doubt in corpus.planted.bad_rows}
     of_clean = {Reason.SAME_RECORDING, Reason.REUPLOAD, Reason.PUBLISHED}
     of_clean |= {Reason.NO_SUCH_CLIP, Reason.AMBIGUOUS_ID, Reason.HELD_OUT}
-    of_clean |= {Reason.SAME_ANNOTATION, Reason.LICENCE}
+    of_clean |= {Reason.SAME_ANNOTATION, Reason.LICENCE, Reason.NEAR_DUPLICATE, Reason.IN_TRAINING}
+    of_scan = {Reason.NO_MEDIA, Reason.NOT_MEDIA, Reason.DAMAGED, Reason.NO_STREAMS, Reason.TOO_LONG}
+    of_scan |= {Reason.TOO_LARGE, Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED}
+    of_scan |= {Reason.PARTLY_DAMAGED}
     revoked = {Reason.REVOKED}  # by `curate revoke`, of what is built already
-    assert reasons | {Reason.TRUNCATED_ID} == set(Reason) - of_clean - revoked
+    assert reasons | {Reason.TRUNCATED_ID} == set(Reason) - of_clean - of_scan - revoked
 
 
 def test_list_entries_without_id_are_counted_and_noted(corpus):
@@ -349,3 +357,109 @@ def test_corpus_is_the_same_bytes_each_time(tmp_path: Path, corpus):
     assert digests[0] == digests[1]
     assert len(digests[0]) == corpus.planted.num_files == 58
     assert corpus.planted.num_datasets == 10
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The media of the corpus."""
+    folder = tmp_path_factory.mktemp("media")
+    write_media(folder)
+    return folder
+
+
+def test_media_are_small_and_all_are_named(corpus, media):
+    files = {path.relative_to(media).as_posix() for path in media.rglob("*") if path.is_file()}
+    assert files == set(corpus.planted.media.files.values())
+    assert sum((media / file).stat().st_size for file in files) < 3_000_000
+
+
+def test_media_are_of_clips_and_under_the_names_of_the_cards(corpus, media):
+    with curation.open_manifests(corpus.manifests) as db:
+        clips = {
+            (dataset, clip_id): (source_id, start_s)
+            for dataset, clip_id, source_id, start_s in db.execute(
+                "select dataset, clip_id, source_id, start_s from clips"
+            ).fetchall()
+        }
+    for key, file in corpus.planted.media.files.items():
+        source_id, start_s = clips[key]
+        names = [
+            pattern.format(id=source_id, start=int(start_s or 0), clip_id=key[1], start_ms=0, end_ms=0)
+            for pattern in corpus.cards[key[0]].media
+        ]
+        assert file.removeprefix(f"{key[0]}/") in names
+
+
+def test_copies_and_near_misses_are_between_clips_that_have_media(corpus):
+    planted = corpus.planted.media
+    pairs = [(pair.heldout, pair.train) for pair in (*planted.copies, *planted.near_misses)]
+    named = [clip for pair in pairs for clip in pair] + list(planted.damaged)
+    assert len(named) == len(set(named))  # each clip is in one pair, so every other pair is unrelated
+    assert set(named) == set(planted.files)
+    assert {copy.rule for copy in planted.copies} == {"near_av", "near_video", "near_audio"}
+    known = (("vggsound", "FhaYvI1yrUM_000021"), ("vggsound", "4PjEi5fFD6A_000021"))
+    assert known in pairs
+
+
+def test_no_rule_on_ids_finds_what_only_the_media_show(corpus):
+    """But for the known pair, and the cut that is under the id of what it was cut from."""
+    found = {
+        (heldout, train)
+        for _, heldout, train in _found(curation.overlaps(TESTS, manifests=corpus.manifests).to_pylist())
+    }
+    planted = corpus.planted.media
+    copies = [copy.kind for copy in planted.copies if (copy.heldout, copy.train) in found]
+    assert sorted(copies) == ["cropped and encoded again", "cut from it"]
+    assert not {(miss.heldout, miss.train) for miss in planted.near_misses} & found
+
+
+def test_copies_look_or_sound_like_what_they_are_of(corpus, media):
+    """Seen with plain eyes: pictures at the same place, made equally large; loudness over time."""
+    for copy in corpus.planted.media.copies:
+        ours, theirs = (
+            read_film(media / corpus.planted.media.files[key]) for key in (copy.heldout, copy.train)
+        )
+        if copy.rule != "near_audio":
+            alike = _alike_at(ours, theirs, copy, place=1.5) - _alike_at(ours, theirs, copy, place=3.4)
+            assert alike > 0.04, copy  # at the time that was planted more than at another
+        if copy.rule != "near_video":
+            loud = [_loudness(film) for film in (ours, theirs)]
+            shift = round(copy.offset_s * 10)
+            first = loud[0][max(0, -shift) : 36] if copy.speed == 1 else loud[0][:10]
+            second = loud[1][max(0, shift) :][: len(first)]
+            assert np.corrcoef(first[: len(second)], second)[0, 1] > 0.7, copy
+
+
+def _alike_at(ours: Film, theirs: Film, copy: Copy, *, place: float) -> float:
+    """Correlation of the middles of ours at 1.5 s and theirs where `place` of ours would be."""
+    where = copy.offset_s + place / copy.speed
+    pictures = []
+    for film, time_s in ((ours, 1.5), (theirs, where)):
+        picture = planes(film.frames[int(np.searchsorted(film.times_s, time_s))])[0]
+        middle = picture[picture.shape[0] // 4 : -(picture.shape[0] // 4)]
+        pictures.append(np.asarray(Image.fromarray(middle).resize((48, 24)), float))
+    if copy.mirrored:
+        pictures[1] = pictures[1][:, ::-1]
+    return float(np.corrcoef(pictures[0].ravel(), pictures[1].ravel())[0, 1])
+
+
+def _loudness(film: Film) -> np.ndarray:
+    assert film.wave is not None
+    window = film.rate_hz // 10
+    mono = film.wave.mean(axis=0)
+    return np.sqrt((mono[: len(mono) // window * window].reshape(-1, window) ** 2).mean(axis=1))
+
+
+def test_the_damaged_file_cannot_be_read(corpus, media):
+    (key,) = corpus.planted.media.damaged
+    with pytest.raises(av.error.InvalidDataError):
+        read_film(media / corpus.planted.media.files[key])
+
+
+def test_media_have_the_same_bytes_at_every_run(corpus, media, tmp_path):
+    plan = plan_media(_world())
+    for key in list(plan.films)[1:24:7]:
+        write_film(plan.films[key](), tmp_path / "again.mp4")
+        written = media / corpus.planted.media.files[key]
+        if written.suffix == ".mp4":
+            assert (tmp_path / "again.mp4").read_bytes() == written.read_bytes(), key

@@ -707,6 +707,12 @@ CASES = [
     Case(input="the published evidence is gone", stage="overlaps", exit=13,
          damage=lambda manifests: (manifests / "vggsound" / "evidence.parquet").unlink(),
          says="vggsound/evidence.parquet: 0 bytes, build completed it with"),
+    *(
+        Case(input="text in place of duplicates.parquet", stage=stage, exit=1,
+             damage=lambda manifests: (manifests / "duplicates.parquet").write_bytes(b"no Parquet"),
+             says="duplicates.parquet: cannot be read as Parquet (Invalid Input Error")
+        for stage in ("overlaps", "clean")
+    ),
     Case(input="a completion record that is no JSON", stage="overlaps", exit=13,
          damage=rewritten("vggsound/build.json", lambda content: content[:40]),
          says="vggsound/build.json: not the record that build wrote, expected JSON with the digest"),

@@ -1,0 +1,132 @@
+"""The command that looks at the media."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from curation import options
+from curation.console import finish
+
+if TYPE_CHECKING:
+    from curation.tasks import Share
+
+
+class TaskShare(click.ParamType["Share"]):
+    """`i/n`: the tasks that one of n processes does."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Share":
+        from curation.tasks import Share
+
+        if isinstance(value, Share):
+            return value
+        index, mark, count = str(value).partition("/")
+        if not (mark and index.isdecimal() and count.isdecimal() and int(index) < int(count) <= 1_000_000):
+            self.fail(f"{value!r}, expected i/n with i from 0 to n - 1, as 0/8", param, ctx)
+        return Share(index=int(index), count=int(count))
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--dataset",
+    "names",
+    type=options.CommaList(),
+    metavar="NAMES",
+    help="Whose media lie in DIR; a new name makes DIR a dataset. Without it, DIR is named after itself.",
+)
+@click.option(
+    "--list",
+    "list_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The clips of DIR: CSV, TSV or Parquet with a column `file`, and what else is known.",
+)
+@click.option(
+    "--hash",
+    "mode",
+    type=click.Choice(("fast", "reference")),
+    default="fast",
+    show_default=True,
+    help="How frames are hashed; reference equals imagehash.phash.",
+)
+@click.option(
+    "--max-duration",
+    "max_duration_s",
+    type=options.Seconds(),
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longer clips fail as too_long.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=options.Seconds(),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For one clip; then its decoder is killed.",
+)
+@click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Decoders; without it one a core.")
+@click.option(
+    "--task", "share", type=TaskShare(), metavar="i/n", help="Only this share, for schedulers of jobs."
+)
+@options.shared
+def scan(
+    folder: Path | None,
+    names: tuple[str, ...] | None,
+    list_file: Path | None,
+    mode: str,
+    max_duration_s: float,
+    timeout_s: float,
+    workers: int | None,
+    share: "Share | None",
+    manifests: Path,
+    cards: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Decode the media below DIR once and keep fingerprints; run again to continue.
+
+    DIR becomes a dataset of its own, or with --dataset NAME holds the media of a built dataset, found by
+    the file names in its card. Without DIR, ./media and all datasets with media there.
+
+    \b
+    Example: curate scan clips
+    """
+    import os
+
+    from curation.media.decoder import DecoderConfig
+    from curation.media.run import scan_media
+    from curation.media.scan_text import as_json_of, scanned_text, summary
+    from curation.progress import Progress
+
+    config = DecoderConfig(mode=mode, max_duration_s=max_duration_s, timeout_s=timeout_s)
+    with Progress("scan") as progress:
+        found = scan_media(
+            manifests,
+            cards,
+            folder,
+            names,
+            list_file,
+            config,
+            workers=workers or len(os.sched_getaffinity(0)),
+            share=share,
+            progress=progress.item,
+        )
+    given = "" if folder is None else f" {shlex.quote(str(folder))}"
+    finish(
+        {"command": "scan", **as_json_of(found)},
+        as_json,
+        text=scanned_text(found),
+        summary=summary(found),
+        next_steps=(
+            ("curate duplicates",)
+            if found.sealed
+            else (f"the other shares, then: curate scan{given}",)
+        ),
+        code=3 if found.num_failed else 0,
+    )

@@ -1,0 +1,391 @@
+"""From names to duplicates.parquet: near-duplicates among everything that was scanned.
+
+The training side is taken part by part of its fingerprints, each a task (tasks.py) with a file of found
+pairs; the held-out side is held in memory. With test sets that side is their items; without, it is all
+clips, by their base views alone, and each pair is looked for from both of its clips.
+
+    .duplicates/00003-of-00008/found.parquet      what a part gave
+    duplicates.parquet                            all of it, joined with the manifests
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import curation
+from curation.catalog.cards import Card
+from curation.catalog.lists import Selection, built_path, heldout_selection, list_names, train_selection
+from curation.catalog.store import sql_text, work_connection
+from curation.errors import UsageProblem
+from curation.files import canonical_json, replacing
+from curation.manifest import DUPLICATE_COLUMNS, METADATA_KEY, PARQUET
+from curation.matching import align_audio, candidates, judge
+from curation.matching.candidates import stop_list
+from curation.matching.duplicates import Key, best_rows
+from curation.matching.near import FILE, scans
+from curation.matching.pair_worker import FOUND, Finder, finding
+from curation.matching.prints import COLUMNS, Prints
+from curation.media.audio_hash import AUDIO_VERSION
+from curation.media.fingerprint import CLIPS, fingerprint_folder, read_part, read_scan
+from curation.tasks import ALL, Share, Task, Work, run, sealing, still_busy
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+FORMAT = "foleyproof-duplicates/1"
+STAGE = ".duplicates"
+_MOST_TASKS = 256
+_FEW_CLIPS = 256  # up to which another process takes longer to begin than the work does
+Progress = Callable[[str, int | None, int | None], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What is looked for in what."""
+
+    manifests: Path
+    tests: tuple[Selection, ...]  # none: all pairs
+    trains: tuple[Selection, ...] | None  # None: everything that was scanned
+    digests: dict[str, str]  # of the scans, by dataset
+    items: dict[str, frozenset[Key]]  # test items by name of the test set
+    allowed: dict[str, frozenset[str]] | None  # clip_ids of the training side by dataset; None: all
+
+    @property
+    def all_items(self) -> frozenset[Key]:
+        """The items of all test sets."""
+        return frozenset().union(*self.items.values())
+
+
+@dataclass(slots=True, kw_only=True)
+class Unknown:
+    """Clips that could not be compared, because their media were not scanned."""
+
+    clips: list[tuple[str, str]] = field(default_factory=list)  # key and reason
+    tests: dict[str, int] = field(default_factory=dict)  # test items, by name of the test set
+    trains: int = 0
+
+    def at_most(self, size: int, name: str) -> int:
+        """How many items of a test set may have copies that nobody looked for."""
+        return min(size, self.tests.get(name, 0) + self.trains)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicated:
+    """What was found."""
+
+    compared: Compared
+    pairs: "pa.Table"  # DUPLICATE_COLUMNS; empty where other shares are not done
+    clips: int  # that were compared
+    aligned: int  # pairs that were looked at closely
+    unknown: Unknown
+    sealed: bool  # whether duplicates.parquet is written
+
+
+def versions(digests: dict[str, Any]) -> dict[str, Any]:
+    """What decides which pairs are found, beside the fingerprints."""
+    return {
+        **digests,
+        "sound": AUDIO_VERSION,
+        "radius": candidates.RADIUS,
+        "judge": judge.VERSION,
+        "align_audio": [align_audio.REVIEW_STRENGTH, align_audio.AUTO_STRENGTH],
+    }
+
+
+def compared(
+    tests: Sequence[str], train: Sequence[str] | None, *, manifests: Path, cards: dict[str, Card]
+) -> Compared:
+    """Resolve names against what was scanned.
+
+    Raises:
+        UsageProblem: a name is unknown, or its media were not scanned.
+    """
+    scanned = scans(manifests)
+    if not scanned:
+        raise UsageProblem(
+            f"{manifests}: no media were scanned, expected fingerprints of some — run: curate scan DIR"
+        )
+    heldout = tuple(heldout_selection(name, cards) for name in dict.fromkeys(tests))
+    trains = None if train is None else tuple(train_selection(name, cards) for name in train)
+    for selection in (*heldout, *(trains or ())):
+        if selection.dataset not in scanned:
+            raise UsageProblem(
+                f"{selection.key}: the media of {selection.dataset} were not scanned, expected one of: "
+                f"{', '.join(scanned)} — run: curate scan --dataset {selection.dataset} DIR"
+            )
+    with work_connection(manifests) as db:
+        items = {test.name: frozenset(_keys(db, manifests, test)) for test in heldout}
+        allowed: dict[str, frozenset[str]] | None = None
+        if trains is not None:
+            allowed = {}
+            for selection in trains:
+                ids = frozenset(clip_id for _, clip_id in _keys(db, manifests, selection))
+                allowed[selection.dataset] = allowed.get(selection.dataset, frozenset()) | ids
+    for test in heldout:
+        if not items[test.name]:
+            raise UsageProblem(f"{test.name}: has no clips, expected some — see: curate datasets")
+    return Compared(
+        manifests=manifests, tests=heldout, trains=trains, digests=scanned, items=items, allowed=allowed
+    )
+
+
+def _keys(db: "duckdb.DuckDBPyConnection", manifests: Path, selection: Selection) -> list[Key]:
+    path = sql_text(built_path(manifests, selection.dataset))
+    return db.execute(
+        f"select dataset, clip_id from read_parquet({path}) where {selection.where()}"
+    ).fetchall()
+
+
+def find_duplicates(
+    chosen: Compared,
+    *,
+    workers: int = 1,
+    share: Share = ALL,
+    progress: Progress,
+) -> Duplicated:
+    """Look for near-duplicates, and write duplicates.parquet once all shares are done."""
+    stage = chosen.manifests / STAGE
+    parts = _parts(chosen)
+    tasks = _tasks(chosen, parts)
+    progress("fingerprints", None, None)
+    unknown, clips = _unknown(chosen, parts)
+    heldout: Prints | None = None
+
+    @contextlib.contextmanager
+    def worker(stop: threading.Event) -> Iterator[Work]:
+        nonlocal heldout
+        with loading:
+            if heldout is None:
+                heldout = _heldout(chosen, parts)
+                finder.heldout, finder.stopped = heldout, _stopped(chosen, parts, heldout)
+        with finding(finder, stop, apart=clips > _FEW_CLIPS, tell=counted) as work:
+            yield work
+
+    loading, total = threading.Lock(), len(tasks)
+    finder = Finder(manifests=chosen.manifests, items=chosen.all_items, allowed=chosen.allowed)
+    counted = _Counter(total, progress)
+    busy = run(stage, tasks, worker, workers=workers, share=share)
+    still_busy(stage, busy)
+    with sealing(stage, tasks) as sealed:
+        pairs, aligned = _seal(chosen, stage, tasks) if sealed else (best_rows([]), 0)
+    return Duplicated(
+        compared=chosen, pairs=pairs, clips=clips, aligned=aligned, unknown=unknown, sealed=sealed
+    )
+
+
+class _Counter:
+    """Parts that are done, for the line on the terminal; several threads tell it."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total, self._progress, self._done = total, progress, 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, share: float) -> None:
+        with self._lock:
+            self._done += share
+            self._progress("parts", round(self._done, 2), self._total)  # type: ignore[arg-type]
+
+
+# ---- tasks ----------------------------------------------------------------------------------------
+
+
+def _parts(chosen: Compared) -> list[tuple[str, str]]:
+    """Dataset and name of every part of the fingerprints, in order."""
+    return [
+        (dataset, part["name"])
+        for dataset in sorted(chosen.digests)
+        for part in read_scan(chosen.manifests, dataset)["parts"]
+    ]
+
+
+def _tasks(chosen: Compared, parts: list[tuple[str, str]]) -> list[Task]:
+    about = _about(chosen)
+    mine = [part for part in parts if chosen.allowed is None or part[0] in chosen.allowed]
+    count = max(1, min(len(mine), _MOST_TASKS))
+    cuts = np.linspace(0, len(mine), count + 1).astype(int).tolist()
+    return [
+        Task(index, count, {"about": about, "parts": [list(part) for part in mine[begin:end]]})
+        for index, (begin, end) in enumerate(pairwise(cuts))
+    ]
+
+
+def _about(chosen: Compared) -> dict[str, Any]:
+    """What is written about duplicates.parquet; near.py reads it."""
+    about = read_scan(chosen.manifests, min(chosen.digests))["about"]
+    trains = None if chosen.trains is None else list(list_names(s.key for s in chosen.trains))
+    with work_connection(chosen.manifests) as db:
+        tests = {test.name: _list_digest(db, chosen.manifests, test) for test in chosen.tests}
+    return {
+        "format": FORMAT,
+        "made_by": f"foleyproof {curation.__version__}",
+        "tests": tests,
+        "train": trains,
+        "fingerprints": dict(sorted(chosen.digests.items())),
+        "versions": versions({"picture": about["hash_version"]}),
+    }
+
+
+def _list_digest(db: "duckdb.DuckDBPyConnection", manifests: Path, test: Selection) -> str:
+    from curation.catalog.lists import list_digest
+
+    path = sql_text(built_path(manifests, test.dataset))
+    ((digest,),) = db.execute(
+        f"""select {list_digest(test.pinned_by)} from (
+            select *, round(start_s * 1000)::bigint as start_ms from read_parquet({path})
+            where {test.where()})"""
+    ).fetchall()
+    return str(digest)
+
+
+# ---- the sides ------------------------------------------------------------------------------------
+
+
+def _tables(
+    chosen: Compared, parts: list[tuple[str, str]], columns: tuple[str, ...]
+) -> Iterator["pa.Table"]:
+    for dataset, name in parts:
+        path = fingerprint_folder(chosen.manifests, dataset) / name / CLIPS
+        yield read_part(path, list(columns))[1]
+
+
+def _heldout(chosen: Compared, parts: list[tuple[str, str]]) -> Prints:
+    """The items of the test sets in every view; without test sets all clips in their base views."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not chosen.tests:
+        wanted = set(chosen.allowed or chosen.digests)
+        ours = [part for part in parts if part[0] in wanted]
+        tables = _tables(chosen, ours, COLUMNS)
+        made = (Prints.of(_allowed(table, chosen.allowed)).base() for table in tables)
+        return Prints.joined(list(made))
+    ids: dict[str, pa.Array] = {}
+    for dataset, _ in chosen.all_items:
+        if dataset not in ids:
+            ids[dataset] = pa.array(sorted(c for d, c in chosen.all_items if d == dataset))
+    ours = [part for part in parts if part[0] in ids]
+    made_of = []
+    for (dataset, _), table in zip(ours, _tables(chosen, ours, COLUMNS), strict=True):
+        made_of.append(Prints.of(table.filter(pc.is_in(table["clip_id"], ids[dataset]))))
+    return Prints.joined(made_of)
+
+
+def _allowed(table: "pa.Table", allowed: dict[str, frozenset[str]] | None) -> "pa.Table":
+    from curation.matching.pair_worker import only_allowed
+
+    return only_allowed(table, allowed)
+
+
+def _stopped(chosen: Compared, parts: list[tuple[str, str]], heldout: Prints) -> np.ndarray:
+    """Hashes that too many clips have, of all that was scanned."""
+    if not chosen.tests:
+        return stop_list(heldout)
+    columns = tuple(name for name in COLUMNS if not name.startswith("audio_"))
+    return stop_list(
+        Prints.joined([Prints.of(table).base() for table in _tables(chosen, parts, columns)])
+    )
+
+
+def _unknown(chosen: Compared, parts: list[tuple[str, str]]) -> tuple[Unknown, int]:
+    """Clips without fingerprints, and how many have some."""
+    unknown, clips = Unknown(), 0
+    items, seen = chosen.all_items, set()
+    for table in _tables(chosen, parts, ("dataset", "clip_id", "status", "reason")):
+        columns = (table[name].to_pylist() for name in ("dataset", "clip_id", "status", "reason"))
+        for dataset, clip_id, status, reason in zip(*columns, strict=True):
+            key = (dataset, clip_id)
+            if key in items:
+                seen.add(key)
+            elif chosen.allowed is not None and clip_id not in chosen.allowed.get(dataset, ()):
+                continue
+            if status == "scanned":
+                clips += 1
+                continue
+            unknown.clips.append((f"{dataset}/{clip_id}", reason))
+            if key not in items:
+                unknown.trains += 1
+            for name, members in chosen.items.items():
+                unknown.tests[name] = unknown.tests.get(name, 0) + (key in members)
+    for key in sorted(items - seen):  # built after the scan
+        unknown.clips.append(("/".join(key), "not_scanned"))
+        for name, members in chosen.items.items():
+            unknown.tests[name] = unknown.tests.get(name, 0) + (key in members)
+    unknown.clips.sort()
+    return unknown, clips
+
+
+# ---- the end --------------------------------------------------------------------------------------
+
+
+def _seal(chosen: Compared, stage: Path, tasks: list[Task]) -> tuple["pa.Table", int]:
+    """Write duplicates.parquet; its rows, and how many pairs were aligned."""
+    import pyarrow.parquet as pq
+
+    from curation.tasks import read_record
+
+    found = best_rows([pq.read_table(stage / task.name / FOUND, memory_map=False) for task in tasks])
+    aligned = sum(read_record(stage / task.name)["aligned"] for task in tasks)
+    datasets = sorted({*found["a_dataset"].to_pylist(), *found["b_dataset"].to_pylist()})
+    files = [str(built_path(chosen.manifests, dataset)) for dataset in datasets]
+    target = chosen.manifests / FILE
+    with work_connection(chosen.manifests) as db, replacing(target) as temporary:
+        db.register("found", found)
+        clips = "select null::varchar as dataset, null::varchar as clip_id, null::varchar as split, "
+        clips += "null::varchar as source, null::varchar as source_id where false"
+        if files:
+            clips = f"""select dataset, clip_id, split, source, source_id from read_parquet(
+                [{", ".join(map(sql_text, files))}], union_by_name = true, hive_partitioning = false)"""
+        columns = ", ".join(name for name, _ in DUPLICATE_COLUMNS)
+        db.execute(
+            f"""copy (
+                with clips as ({clips})
+                select {columns} from (
+                    select f.*, a.split as a_split, b.split as b_split,
+                           (a.source = b.source and a.source_id = b.source_id) is true as same_source
+                    from found f
+                    left join clips a on a.dataset = f.a_dataset and a.clip_id = f.a_clip_id
+                    left join clips b on b.dataset = f.b_dataset and b.clip_id = f.b_clip_id)
+                order by a_dataset, a_clip_id, b_dataset, b_clip_id
+            ) to {sql_text(temporary)} ({PARQUET},
+                kv_metadata {{{METADATA_KEY}: {sql_text(canonical_json(tasks[0].inputs["about"]))}}})"""
+        )
+        table = db.sql("from read_parquet($path)", params={"path": str(temporary)}).to_arrow_table()
+    return table, aligned
+
+
+def as_json(found: Duplicated) -> dict[str, Any]:
+    """The document of `curate duplicates --json`."""
+    from curation.matching.clusters import clusters
+
+    groups = clusters(found.pairs)
+    return {
+        "pairs": [
+            {
+                "a": f"{row.pop('a_dataset')}/{row.pop('a_clip_id')}",
+                "b": f"{row.pop('b_dataset')}/{row.pop('b_clip_id')}",
+                **row,
+            }
+            for row in found.pairs.to_pylist()
+        ],
+        "clusters": groups.components,
+        "weak_links": [list(edge) for edge in groups.bridges],
+        "unknown": [{"clip": clip, "reason": reason} for clip, reason in found.unknown.clips],
+        "tests": {
+            test.name: {
+                "size": len(found.compared.items[test.name]),
+                "unknown": found.unknown.tests.get(test.name, 0),
+                "leaked_test_items_at_most_unseen": found.unknown.at_most(
+                    len(found.compared.items[test.name]), test.name
+                ),
+            }
+            for test in found.compared.tests
+        },
+        "counts": {"clips": found.clips, "aligned": found.aligned, "unknown": len(found.unknown.clips)},
+    }

@@ -1,0 +1,95 @@
+"""From two alignments to a verdict: what a pair is, and how sure that is.
+
+Every threshold was chosen on one half of the sources in ../shared/clips and measured on the other; the
+table is in curation/README.md, "How sure it is".
+"""
+
+from dataclasses import dataclass
+
+from curation.matching.align_audio import AudioMatch
+from curation.matching.align_video import STILL, VideoMatch
+
+VERSION = "judge/1"  # raised whenever a threshold or a rule changes
+# Correlation of motion: unrelated pairs stay below the first, and pairs from one room below the second.
+MOVES_ALIKE = 0.55
+MOVES_THE_SAME = 0.80
+_SMALL_PART = 0.10  # more, the smaller the part of the picture that both show
+_STEADY = 0.70  # … without what drifts
+_OTHER_SPEED = 0.90  # where a copy would be faster or slower by more than re-uploads usually are
+_USUAL_SPEEDS = (0.94, 1.06)
+_ENERGY = 8.0  # grey levels squared of motion that is more than a flicker or a lone car
+_SHARED_S = 1.4
+_ALIKE = 0.9  # correlation of still pictures
+_AGREE_S = 0.25  # offsets of picture and sound of one copy; containers place sound 50 ms beside pictures
+_AGREE_SPEED = 0.03
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a pair of clips is."""
+
+    rule: str  # near_av, near_video or near_audio
+    tier: str  # auto or review
+    offset_s: float
+    speed: float
+    shared_s: float
+    video_score: float | None  # None: not measured
+    audio_score: float | None
+
+
+def judge(video: VideoMatch | None, audio: AudioMatch | None) -> Verdict | None:
+    """The verdict on a pair, None where nothing agrees.
+
+    Args:
+        video, audio: how the two clips align; None where one of them has no picture, or no sound.
+    """
+    picture, sound = _picture_tier(video), audio.tier if audio else None
+    if video and audio and picture and sound and agree(video, audio):
+        moving = video.energy >= STILL and video.score >= MOVES_ALIKE
+        sure = moving or picture == "auto" or sound == "auto"
+        return _verdict("near_av", "auto" if sure else "review", video, audio)
+    if picture:
+        return _verdict("near_video", picture, video, audio)
+    if sound:
+        return _verdict("near_audio", sound, video, audio)
+    return None
+
+
+def agree(video: VideoMatch, audio: AudioMatch) -> bool:
+    """Whether picture and sound put one clip at the same place of the other."""
+    # the picture's offset, where the shared sound starts
+    offset_s = video.offset_s + (audio.start_s - video.start_s) * (1 / video.speed - 1)
+    same_place = abs(offset_s - audio.offset_s) <= _AGREE_S
+    return same_place and abs(video.speed - audio.speed) <= _AGREE_SPEED
+
+
+def _picture_tier(video: VideoMatch | None) -> str | None:
+    if video is None:
+        return None
+    if video.energy < STILL:  # nothing moves, so nothing tells the day of one picture from another
+        return "review" if video.appearance >= _ALIKE else None
+    if video.score < MOVES_ALIKE:
+        return None
+    usual = _USUAL_SPEEDS[0] <= video.speed <= _USUAL_SPEEDS[1]
+    sure = (
+        video.score >= MOVES_THE_SAME + _SMALL_PART * (1 - video.area)
+        and (usual or video.score >= _OTHER_SPEED)
+        and video.steady >= _STEADY
+        and video.energy >= _ENERGY
+        and video.shared_s >= _SHARED_S
+    )
+    return "auto" if sure else "review"
+
+
+def _verdict(rule: str, tier: str, video: VideoMatch | None, audio: AudioMatch | None) -> Verdict:
+    leading = audio if rule == "near_audio" else video
+    assert leading is not None, f"{rule} without a match"
+    return Verdict(
+        rule=rule,
+        tier=tier,
+        offset_s=leading.offset_s,
+        speed=leading.speed,
+        shared_s=leading.shared_s,
+        video_score=None if video is None else video.score,
+        audio_score=None if audio is None else audio.score,
+    )

@@ -1,0 +1,347 @@
+"""One sequential decode of a clip, picture and sound in one pass, by presentation time.
+
+Never by seek or frame index: both depend on how a container was written. Times are seconds; t = 0 of a
+clip is the presentation time of its first picture, or of its first sound where there is no picture.
+
+**Which part of a file is the clip.** Media folders hold either the clips themselves, cut out, or whole
+recordings. A clip of [start_s, end_s), of length L, in a file that lasts D:
+
+    start_s or end_s unknown                      the whole file
+    D ≤ L + 0.5 s                                 the whole file: it is the clip, cut out by somebody
+    D ≥ end_s - 0.5 s                             [start_s, end_s) of it: it is the recording
+    in between, or D unknown                      the whole file
+
+**Damage.** What can be decoded is used. A packet that is refused costs itself; a file that ends before
+it says, or of which packets were refused, is `partly_damaged` with the amounts; one of which nothing
+can be decoded is `damaged`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from curation.media.container import TELLS_DURATION, Limits, Unscannable, chosen_streams, opened
+from curation.media.sound import SoundTrack
+from curation.verdict import Reason
+
+if TYPE_CHECKING:
+    import av
+    import numpy as np
+
+PictureSink = Callable[[float, "av.VideoFrame"], None]
+SoundSink = Callable[["np.ndarray"], None]
+_NEARLY_S = 0.5  # by which a file may be longer than its clip, or end before it
+_LATE_S = 0.001  # times are rounded to this
+_LEAP_S = 10.0  # a time that leaps further, past the end the file tells, is damage
+_MISSING_SHARE, _MISSING_S = 0.03, 0.3  # of its length, that a whole file may lack: the larger of both
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The stretch of a file that is the clip, counted from the beginning of the file; None: all of it."""
+
+    start_s: float | None = None
+    end_s: float | None = None  # exclusive
+
+    @property
+    def length_s(self) -> float | None:
+        """None where it is all of the file."""
+        return None if self.start_s is None or self.end_s is None else self.end_s - self.start_s
+
+
+@dataclass(slots=True, kw_only=True)
+class Facts:
+    """What was found in a file, beside its pictures and sound; None where there is none of it."""
+
+    duration_s: float = 0.0  # of the decoded stretch
+    video_codec: str | None = None
+    width_px: int | None = None  # upright, as height_px
+    height_px: int | None = None
+    fps: float | None = None
+    rotation_deg: int | None = None  # by which a frame is turned counter-clockwise to stand upright
+    num_frames: int | None = None
+    video_start_s: float | None = None  # first presentation time, as in the file
+    picture_end_s: float | None = None  # when the last picture stops being shown, on the clip's clock
+    audio_codec: str | None = None
+    sample_rate_hz: int | None = None
+    channels: int | None = None
+    audio_start_s: float | None = None
+    damage: str | None = None  # what could not be decoded, in words
+
+
+def cut_of(start_s: float | None, end_s: float | None, file_s: float | None) -> Cut:
+    """The stretch of a file of that length that is the clip; see the top of this module."""
+    if start_s is None or end_s is None or file_s is None:
+        return Cut()
+    if file_s <= end_s - start_s + _NEARLY_S or file_s < end_s - _NEARLY_S:
+        return Cut()
+    return Cut(start_s=start_s, end_s=end_s)
+
+
+def decode(
+    path: str,
+    *,
+    picture: PictureSink | None,
+    sound: SoundSink | None,
+    rate_hz: int,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    limits: Limits | None = None,
+    skip_loop_filter: str = "default",
+) -> tuple[Facts, SoundTrack]:
+    """Give every picture of a clip, with its time, to `picture`, and its sound, mono, to `sound`.
+
+    Args:
+        start_s, end_s: the clip in its recording.
+        rate_hz: of the samples for `sound`.
+        skip_loop_filter: see `chosen_streams`.
+
+    Returns:
+        What was found, and the sound track (which has stretches at the file's own rate).
+
+    Raises:
+        Unscannable: nothing of it can be used, or it is beyond the limits.
+    """
+    limits = limits or Limits()
+    with opened(path, limits) as container:
+        video, audio = chosen_streams(container, limits, skip_loop_filter=skip_loop_filter)
+        video, audio = video if picture else None, audio if sound else None
+        tells_s = None if container.duration is None else container.duration / 1e6
+        cut = cut_of(start_s, end_s, tells_s)
+        length_s = cut.length_s if cut.length_s is not None else tells_s
+        if length_s is not None and length_s > limits.max_duration_s:
+            raise Unscannable(Reason.TOO_LONG, f"{length_s:.0f} s, the limit is {limits.max_duration_s:g} s")
+        run = _Run(container, video, audio, cut, limits, picture, SoundTrack(sound or _nowhere, rate_hz))
+        run.all_packets()
+        return run.facts(), run.track
+
+
+def _nowhere(wave: "np.ndarray") -> None:
+    """Sound that nobody wants."""
+
+
+class _Run:
+    """One pass over the packets of a file."""
+
+    def __init__(
+        self,
+        container: Any,
+        video: Any | None,
+        audio: Any | None,
+        cut: Cut,
+        limits: Limits,
+        picture: PictureSink | None,
+        track: SoundTrack,
+    ) -> None:
+        self._container, self._video, self._audio = container, video, audio
+        self._cut, self._limits, self._picture, self.track = cut, limits, picture, track
+        origin = container.start_time
+        self._origin_s = 0.0 if origin is None else origin / 1e6  # where the file's own time begins
+        self._tells_s = None if container.duration is None else container.duration / 1e6
+        self._base = {s.index: float(s.time_base) for s in (video, audio) if s is not None}
+        rate = None if video is None else video.average_rate or video.guessed_rate
+        self._step_s = 1 / float(rate) if rate else 0.04
+        self._zero_s: float | None = None  # in the file, of the clip's clock
+        self._video_at_s: float | None = None  # in the file, of the latest picture, and …
+        self._video_end_s = 0.0  # … when it stops being shown
+        self._first: Any = None  # the first picture
+        self.num_frames = 0
+        self._refused = 0
+        self._flawed = 0  # pictures that their decoder says are not as they were
+        self._broke: str | None = None  # what the demuxer said when it gave up
+        self._over = {index: False for index in self._base}  # streams that are past the cut
+        if cut.start_s is not None and video is None:
+            self._start_clock(self._origin_s + cut.start_s)
+
+    def all_packets(self) -> None:
+        """Decode until the end of the clip."""
+        for packet in self._packets():
+            index = packet.stream_index
+            if self._over[index]:
+                continue
+            take = self._take_picture if packet.stream is self._video else self._take_sound
+            for frame in self._decoded(packet):
+                take(frame)
+            if self._over[index] and all(self._over.values()):
+                break
+        self.track.finish()
+
+    def _packets(self) -> "Iterator[Any]":
+        import av
+
+        streams = [stream for stream in (self._video, self._audio) if stream is not None]
+        try:
+            yield from self._container.demux(streams)
+        except av.error.FFmpegError as error:
+            _raise_memory(error)
+            self._broke = error.strerror
+            for stream in streams:  # what the decoders still hold
+                yield from (_Rest(stream),)
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        import av
+
+        try:
+            frames: list[Any] = packet.decode()
+        except av.error.EOFError:
+            return []
+        except (av.error.FFmpegError, ValueError) as error:
+            _raise_memory(error)
+            self._refused += 1
+            return []
+        return frames
+
+    def _take_picture(self, frame: "av.VideoFrame") -> None:
+        """Give a picture on, with its time on the clip's clock, if it is in the clip."""
+        at_s = self._time_of(frame, self._video)
+        last_s = self._video_at_s
+        if at_s is None or (last_s is not None and (at_s <= last_s or self._leaps(at_s, last_s))):
+            at_s = self._origin_s if last_s is None else last_s + self._step_s
+        if not self._within(at_s, self._video):
+            return
+        self._check_pixels(frame)
+        if self._zero_s is None:
+            length_s = None if self._cut.end_s is None else self._origin_s + self._cut.end_s - at_s
+            self._start_clock(at_s, length_s)
+        assert self._zero_s is not None, "the clock has begun"
+        time_s = at_s - self._zero_s
+        if self._first is None:
+            self._first = frame
+            self.first_s = at_s
+        elif time_s > self._limits.max_duration_s:
+            raise self._too_long()
+        shown_s = self._step_s if not frame.duration else frame.duration * self._base[self._video.index]
+        self._video_at_s, self._video_end_s = at_s, at_s + min(shown_s, _LEAP_S)
+        self.num_frames += 1
+        self._flawed += frame.is_corrupt
+        assert self._picture is not None, "pictures are decoded only where somebody wants them"
+        self._picture(max(time_s, 0.0), frame)
+
+    def _take_sound(self, frame: "av.AudioFrame") -> None:
+        at_s = self._time_of(frame, self._audio)
+        last_s = self.track.end_s
+        if at_s is not None and last_s is not None and self._leaps(at_s, last_s):
+            at_s = None
+        if at_s is None and last_s is None:
+            at_s = self._origin_s
+        if at_s is not None and self._cut.start_s is not None:
+            assert self._cut.end_s is not None, "a cut has both ends"
+            if at_s + frame.samples / frame.sample_rate <= self._origin_s + self._cut.start_s:
+                return
+            if at_s >= self._origin_s + self._cut.end_s:
+                self._over[self._audio.index] = True  # type: ignore[union-attr]  # it is its frame
+                return
+        self.track.add(frame, at_s)
+        begin_s = self.track.begin_s if self._zero_s is None else self._zero_s
+        if self.track.end_s is not None and begin_s is not None:
+            if self.track.end_s - begin_s > self._limits.max_duration_s + _NEARLY_S:
+                raise self._too_long()
+
+    def _time_of(self, frame: Any, stream: Any) -> float | None:
+        return None if frame.pts is None else frame.pts * self._base[stream.index]
+
+    def _leaps(self, at_s: float, last_s: float) -> bool:
+        """Whether a time is so far off that it was damaged."""
+        if abs(at_s - last_s) <= _LEAP_S:
+            return False
+        return self._tells_s is None or not -1 <= at_s - self._origin_s <= self._tells_s + 1
+
+    def _within(self, at_s: float, stream: Any) -> bool:
+        if self._cut.start_s is None or self._cut.end_s is None:
+            return True
+        file_s = at_s - self._origin_s
+        self._over[stream.index] = file_s >= self._cut.end_s - _LATE_S
+        return file_s >= self._cut.start_s - _LATE_S and not self._over[stream.index]
+
+    def _start_clock(self, zero_s: float, length_s: float | None = None) -> None:
+        self._zero_s = zero_s
+        self.track.starts_at(zero_s, self._cut.length_s if length_s is None else length_s)
+
+    def _check_pixels(self, frame: "av.VideoFrame") -> None:
+        if frame.width * frame.height > self._limits.max_pixels:
+            raise Unscannable(Reason.TOO_LARGE, f"{frame.width} x {frame.height} pixels")
+
+    def _too_long(self) -> Unscannable:
+        limit = f"the limit is {self._limits.max_duration_s:g} s"
+        return Unscannable(Reason.TOO_LONG, f"goes on after {self._limits.max_duration_s:g} s, {limit}")
+
+    # ---- afterwards ---------------------------------------------------------------------------------
+
+    @property
+    def picture_end_s(self) -> float | None:
+        """When the last picture stops being shown, on the clip's clock."""
+        return None if self._zero_s is None or not self.num_frames else self._video_end_s - self._zero_s
+
+    def facts(self) -> Facts:
+        """What was found.
+
+        Raises:
+            Unscannable: neither a picture nor sound came out.
+        """
+        heard = self.track.duration_s > 0
+        if not self.num_frames and not heard:
+            raise Unscannable(Reason.DAMAGED, self._harm() or "nothing can be decoded")
+        ends = (self.picture_end_s or 0.0, self.track.duration_s if heard else 0.0)
+        facts = Facts(duration_s=round(max(ends), 6), damage=self._harm())
+        if self.num_frames:
+            self._tell_video(facts)
+        if heard and self._audio is not None:
+            context = self._audio.codec_context
+            facts.audio_codec, facts.sample_rate_hz = context.name, context.rate
+            facts.channels, facts.audio_start_s = context.channels, _rounded(self.track.begin_s)
+        return facts
+
+    def _tell_video(self, facts: Facts) -> None:
+        assert self._video is not None, "pictures came"
+        turn = int(self._first.rotation) % 360
+        sides = self._first.width, self._first.height
+        facts.width_px, facts.height_px = sides if turn % 180 == 0 else sides[::-1]
+        facts.video_codec, facts.rotation_deg = self._video.codec_context.name, turn
+        facts.num_frames, facts.video_start_s = self.num_frames, _rounded(self.first_s)
+        facts.picture_end_s = self.picture_end_s
+        assert self._video_at_s is not None, "pictures came"
+        span_s = self._video_at_s - self.first_s
+        facts.fps = round((self.num_frames - 1) / span_s, 3) if span_s > 0 else None
+
+    def _harm(self) -> str | None:
+        """What could not be decoded, in words; None where all was."""
+        said = []
+        if self._refused:
+            said.append(f"{self._refused} packets refused")
+        if self._flawed:
+            said.append(f"{self._flawed} pictures flawed")
+        if self._broke:
+            said.append(f"reading stopped: {self._broke}")
+        reached_s = self._reached_s()
+        if (
+            self._tells_s is not None
+            and self._cut.start_s is None
+            and self._container.format.name in TELLS_DURATION
+            and self._tells_s - reached_s > max(self._tells_s * _MISSING_SHARE, _MISSING_S)
+        ):
+            said.append(f"{reached_s:.1f} of {self._tells_s:.1f} s")
+        return ", ".join(said) or None
+
+    def _reached_s(self) -> float:
+        ends = [self._video_end_s if self.num_frames else None, self.track.end_s]
+        return max((end_s - self._origin_s for end_s in ends if end_s is not None), default=0.0)
+
+
+class _Rest:
+    """Stands for the packet after the last one: what a decoder still holds."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.stream_index = stream, stream.index
+
+    def decode(self) -> list[Any]:
+        frames: list[Any] = self.stream.decode(None)
+        return frames
+
+
+def _raise_memory(error: Exception) -> None:
+    if isinstance(error, MemoryError):
+        raise error
+
+
+def _rounded(time_s: float | None) -> float | None:
+    return None if time_s is None else round(time_s, 6)

@@ -1,0 +1,190 @@
+"""The parent's side of the decoding child: it starts one, gives it clips, kills it when it must.
+
+A clip that takes too long, too much memory, or the whole child with it costs itself alone: it gets a
+reason, and the next clip a new child. A clip is tried once more in a fresh child before a crash counts
+as its own, since what broke might have been left by the one before.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from curation.media.answer import Answer, BadAnswer, read_answer
+from curation.tasks import Stopped
+from curation.verdict import Reason
+
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_START_S = 60.0  # that a child may take to begin, on a busy machine
+_CLIPS_EACH = 2000  # after which a child is replaced: decoders leak
+_SIGNALS_S = 0.2  # how long the end of a run may go unseen
+_RETRIED = frozenset((Reason.DECODER_CRASHED, Reason.OUT_OF_MEMORY))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """How clips are decoded, and how much each may ask for."""
+
+    mode: str = "fast"
+    max_duration_s: float = 3600.0
+    timeout_s: float = 600.0
+    memory_bytes: int = 2 << 30
+
+
+class Decoder:
+    """One child and the clips it was given; for one thread."""
+
+    def __init__(self, config: DecoderConfig, stop: threading.Event) -> None:
+        self._config, self._stop = config, stop
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers = -1
+        self._clips = 0
+
+    def scan(self, path: str, *, start_s: float | None = None, end_s: float | None = None) -> Answer:
+        """What became of the clip in the file at `path`, whatever that file does."""
+        fresh = self._process is None
+        answer = self._ask(path, start_s, end_s)
+        if answer.reason in _RETRIED and not fresh:
+            self.close()
+            answer = self._ask(path, start_s, end_s)
+        if answer.reason == Reason.OUT_OF_MEMORY or self._clips >= _CLIPS_EACH:
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            assert process.stdin is not None, "it was started with a pipe"
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            os.close(self._answers)
+
+    def _ask(self, path: str, start_s: float | None, end_s: float | None) -> Answer:
+        if self._process is None:
+            self._start()
+        process = self._process
+        assert process is not None, "it was just started"
+        assert process.stdin is not None, "it was started with a pipe"
+        config = self._config
+        request = {
+            "path": path,
+            "start_s": start_s,
+            "end_s": end_s,
+            "mode": config.mode,
+            "max_duration_s": config.max_duration_s,
+            "timeout_s": config.timeout_s,
+        }
+        stream = _Pipe(self._answers, config.timeout_s + (0 if self._clips else _START_S), self._stop)
+        self._clips += 1
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            return read_answer(stream)
+        except TimeoutError:
+            self.close()
+            return _failed(Reason.TIMEOUT, f"not done after {config.timeout_s:g} s")
+        except (EOFError, BrokenPipeError):
+            return self._crashed(process)
+        except BadAnswer as error:
+            self.close()
+            return _failed(Reason.DECODER_CRASHED, f"said nonsense: {error}")
+
+    def _crashed(self, process: "subprocess.Popen[bytes]") -> Answer:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        code = process.returncode
+        self.close()
+        if code == -signal.SIGXCPU:
+            return _failed(Reason.TIMEOUT, f"not done after {self._config.timeout_s:g} s")
+        how = f"ended with {code}"
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                how = signal.Signals(-code).name
+        return _failed(Reason.DECODER_CRASHED, how)
+
+    def _start(self) -> None:
+        answers, theirs = os.pipe()
+        words = [sys.executable, "-m", "curation.media.child"]
+        words += [str(theirs), str(os.getpid()), str(self._config.memory_bytes)]
+        try:
+            self._process = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs,),
+                env={**os.environ, **_ONE_THREAD},
+            )
+        finally:
+            os.close(theirs)
+        self._answers, self._clips = answers, 0
+
+
+def _failed(reason: Reason, detail: str) -> Answer:
+    return Answer(status="failed", reason=reason, detail=detail)
+
+
+class _Pipe:
+    """Reads of a pipe that end in time."""
+
+    def __init__(self, number: int, timeout_s: float, stop: threading.Event) -> None:
+        self._number, self._stop = number, stop
+        self._until_s = time.monotonic() + timeout_s
+        self._poll = select.poll()
+        self._poll.register(number, select.POLLIN)
+        self._rest = bytearray()
+
+    def line(self, most: int) -> bytes:
+        """The bytes until the next line end."""
+        while (end := self._rest.find(b"\n")) < 0:
+            if len(self._rest) > most:
+                raise BadAnswer(f"a line of more than {most} bytes")
+            self._rest += self._some(1 << 16)
+        line = bytes(self._rest[:end])
+        del self._rest[: end + 1]
+        return line
+
+    def exactly(self, size: int) -> bytes:
+        """That many bytes."""
+        parts = [bytes(self._rest[:size])]
+        del self._rest[:size]
+        missing = size - len(parts[0])
+        while missing > 0:
+            parts.append(self._some(min(missing, 1 << 20)))
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    def _some(self, most: int) -> bytes:
+        while not self._poll.poll(_SIGNALS_S * 1000):
+            if self._stop.is_set():
+                raise Stopped
+            if time.monotonic() > self._until_s:
+                raise TimeoutError
+        found = os.read(self._number, most)
+        if not found:
+            raise EOFError
+        return found
+
+
+@contextlib.contextmanager
+def decoding(config: DecoderConfig, stop: threading.Event | None = None) -> Iterator[Decoder]:
+    """A decoder whose child ends with the block.
+
+    Args:
+        stop: where it is set, a clip that is being decoded ends with `tasks.Stopped`.
+    """
+    decoder = Decoder(config, stop or threading.Event())
+    try:
+        yield decoder
+    finally:
+        decoder.close()

@@ -1,0 +1,310 @@
+"""Fingerprints on disk: one folder for each part of a dataset, written by scan, read by whoever compares.
+
+    fingerprints/<dataset>/scan.json                  written last: what was scanned how, and every part
+    fingerprints/<dataset>/<part>/clips.parquet       a row for each clip, sorted by clip_id
+    fingerprints/<dataset>/<part>/content.parquet     a row for each scanned clip, in the same order
+
+Both carry under `foleyproof` in their metadata the format, the dataset and the versions of the hashes;
+readers refuse to mix them.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from curation.catalog.store import FINGERPRINTS
+from curation.errors import BadManifest, UsageProblem
+from curation.files import canonical_json, digest_of
+from curation.manifest import CONTENT_COLUMNS, FINGERPRINT_COLUMNS, METADATA_KEY, arrow_schema
+from curation.media.answer import Answer
+from curation.media.columns import table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+FORMAT = "foleyproof-fingerprints/1"
+SCAN = "scan.json"
+CLIPS, CONTENT = "clips.parquet", "content.parquet"
+_CONTENT_ROWS = 16  # of a row group: what is read at once
+_GROUPS_HELD = 64
+_LISTS = ("box", "hash_ms", "hash_view", "hash", "flatness", "audio_ms", "audio_item")
+Row = dict[str, Any]
+
+
+def fingerprint_folder(manifests: Path, dataset: str) -> Path:
+    """Where the fingerprints of a dataset lie."""
+    return manifests / FINGERPRINTS / dataset
+
+
+# ---- writing --------------------------------------------------------------------------------------
+
+
+def row_of(answer: Answer, clip: Row) -> tuple[Row, Row | None]:
+    """A row of clips.parquet, and of content.parquet where the clip was scanned.
+
+    Args:
+        clip: dataset, clip_id, start_s, end_s and file.
+    """
+    known = {name for name, _ in FINGERPRINT_COLUMNS}
+    arrays = answer.arrays
+    row: Row = {
+        **dict.fromkeys(known),
+        **{name: np.zeros(0) for name in _LISTS},
+        **clip,
+        "status": answer.status,
+        "reason": answer.reason,
+        "detail": answer.detail,
+        "content_digest": answer.content_digest,
+        **{name: value for name, value in answer.values.items() if name in known},
+        **{name: array for name, array in arrays.items() if name in known},
+    }
+    if answer.status != "scanned":
+        return row, None
+    thumbs, bands = arrays.get("thumbs"), arrays.get("audio_bands")
+    content = {
+        "clip_id": clip["clip_id"],
+        "thumb_fps": answer.values.get("thumb_fps"),
+        "thumbs": b"" if thumbs is None else thumbs.tobytes(),
+        "num_thumbs": 0 if thumbs is None else len(thumbs),
+        "audio_bands": b"" if bands is None else bands.tobytes(),
+        "num_audio_frames": 0 if bands is None else len(bands),
+    }
+    return row, content
+
+
+class PartWriter:
+    """Writes both files of a part, clip by clip, in order; only their light columns are held."""
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        import pyarrow.parquet as pq
+
+        self._folder, self._about = folder, {"format": FORMAT, **about}
+        self._rows: list[Row] = []
+        self._content: list[Row] = []
+        schema = _schema(CONTENT_COLUMNS, self._about)
+        self._writer = pq.ParquetWriter(
+            folder / CONTENT, schema, compression="none", use_dictionary=False, write_statistics=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+            self._writer.close()
+            self._write_rows()
+        else:
+            self._writer.close()
+
+    def add(self, row: Row, content: Row | None) -> None:
+        """Take the rows of the next clip."""
+        self._rows.append(row)
+        if content is not None:
+            self._content.append(content)
+            if len(self._content) == _CONTENT_ROWS:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._content:
+            self._writer.write_table(
+                table(self._content, _schema(CONTENT_COLUMNS, self._about)), row_group_size=_CONTENT_ROWS
+            )
+            self._content = []
+
+    def _write_rows(self) -> None:
+        import pyarrow.parquet as pq
+
+        rows = table(self._rows, _schema(FINGERPRINT_COLUMNS, self._about))
+        pq.write_table(rows, self._folder / CLIPS, compression="zstd", compression_level=1)
+
+
+def _schema(columns: tuple[tuple[str, str], ...], about: dict[str, Any]) -> "pa.Schema":
+    return arrow_schema(columns).with_metadata({METADATA_KEY: canonical_json(about)})
+
+
+# ---- reading --------------------------------------------------------------------------------------
+
+
+def read_scan(manifests: Path, dataset: str) -> dict[str, Any]:
+    """The record of a finished scan.
+
+    Raises:
+        UsageProblem: the dataset was not scanned, or not to its end.
+        BadManifest: it is not what scan wrote.
+    """
+    folder = fingerprint_folder(manifests, dataset)
+    path = folder / SCAN
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(record, dict) and record.get("digest") == digest_of(record)
+    except FileNotFoundError as error:
+        raise UsageProblem(
+            f"{dataset}: its media were not scanned, or not to the end, expected {path} — "
+            f"run: curate scan --dataset {dataset} DIR"
+        ) from error
+    except ValueError:
+        whole = False
+    if not whole:
+        raise BadManifest(f"{path}: is not as scan wrote it — scan again: curate scan --dataset {dataset} DIR")
+    return record
+
+
+def scanned_datasets(manifests: Path) -> list[str]:
+    """Names of the datasets whose scan is finished, in alphabetical order."""
+    return sorted(path.parent.name for path in manifests.glob(f"{FINGERPRINTS}/*/{SCAN}"))
+
+
+def _parts(manifests: Path, dataset: str) -> list[Path]:
+    """The folders of a finished scan, each as large as it was when it was written."""
+    folder = fingerprint_folder(manifests, dataset)
+    parts = []
+    for part in read_scan(manifests, dataset)["parts"]:
+        path = folder / part["name"]
+        for name, entry in part["outputs"].items():
+            if not (path / name).is_file() or (path / name).stat().st_size != entry["bytes"]:
+                raise BadManifest(
+                    f"{path / name}: is not as scan wrote it, expected {entry['bytes']:,} bytes — "
+                    f"scan again: curate scan --dataset {dataset} DIR"
+                )
+        parts.append(path)
+    return parts
+
+
+def read_fingerprints(
+    manifests: Path, dataset: str, columns: Iterable[str] | None = None
+) -> "pa.Table":
+    """All clips of a scanned dataset, sorted by clip_id, with the columns of FINGERPRINT_COLUMNS.
+
+    Raises:
+        UsageProblem: the dataset was not scanned.
+        BadManifest: a part is damaged, or made in another way than the others.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = None if columns is None else list(dict.fromkeys(("clip_id", *columns)))
+    tables = []
+    about: dict[str, Any] | None = None
+    for part in _parts(manifests, dataset):
+        path = part / CLIPS
+        found, rows = read_part(path, wanted)
+        if about is not None and found != about:
+            raise BadManifest(f"{path}: was made by other versions than the parts beside it — scan again")
+        about = found
+        tables.append(rows)
+    every = pa.concat_tables(tables)
+    return every.take(pc.sort_indices(every, sort_keys=[("clip_id", "ascending")]))
+
+
+def read_part(path: Path, columns: list[str] | None = None) -> tuple[dict[str, Any], "pa.Table"]:
+    """What is written about a file of fingerprints, and its rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            about = _about(file, path)
+            rows = file.read(columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise BadManifest(f"{path}: cannot be read as Parquet ({error}) — scan again") from error
+    return about, rows
+
+
+def _about(file: "pq.ParquetFile", path: Path) -> dict[str, Any]:
+    metadata = file.schema_arrow.metadata or {}
+    about: dict[str, Any] = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
+    if about.get("format") != FORMAT:
+        raise BadManifest(f"{path}: format {about.get('format')!r}, expected {FORMAT} — scan again")
+    return about
+
+
+class ContentFile:
+    """Random access to one content.parquet."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path, memory_map=True)
+        self._ids: list[str] = self._file.read(columns=["clip_id"], use_threads=False)["clip_id"].to_pylist()
+        self._place = {clip_id: row for row, clip_id in enumerate(self._ids)}
+        self._groups: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._place
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def row(self, clip_id: str) -> Row:
+        """The columns of one clip; KeyError where it is not here."""
+        number = self._place[clip_id]
+        group = self._group(number // _CONTENT_ROWS)
+        at = number % _CONTENT_ROWS
+        row: Row = {name: group[name][at].as_py() for name, _ in CONTENT_COLUMNS}
+        return row
+
+    def arrays(self, clip_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """Thumbnails `(n, S, S)` and bands `(T, F)`, uint8, without a copy."""
+        number = self._place[clip_id]
+        group = self._group(number // _CONTENT_ROWS)
+        at = number % _CONTENT_ROWS
+        thumbs = np.frombuffer(group["thumbs"][at].as_buffer(), np.uint8)
+        bands = np.frombuffer(group["audio_bands"][at].as_buffer(), np.uint8)
+        num_thumbs, num_frames = group["num_thumbs"][at].as_py(), group["num_audio_frames"][at].as_py()
+        side = int(np.sqrt(len(thumbs) // num_thumbs)) if num_thumbs else 0
+        return (
+            thumbs.reshape(num_thumbs, side, side),
+            bands.reshape(num_frames, len(bands) // num_frames if num_frames else 0),
+        )
+
+    def _group(self, number: int) -> "pa.Table":
+        group = self._groups.get(number)
+        if group is None:
+            group = self._file.read_row_group(number, use_threads=False)
+            self._groups[number] = group
+            if len(self._groups) > _GROUPS_HELD:
+                self._groups.popitem(last=False)
+        else:
+            self._groups.move_to_end(number)
+        return group
+
+
+class ContentReader:
+    """What was kept of one dataset's clips, by clip_id; opened again in each process that it is sent to."""
+
+    def __init__(self, manifests: Path, dataset: str) -> None:
+        self._manifests, self._dataset = manifests, dataset
+        self._paths = [part / CONTENT for part in _parts(manifests, dataset)]
+        self._files: dict[int, ContentFile] = {}
+
+    def __reduce__(self) -> tuple[type["ContentReader"], tuple[Path, str]]:
+        return ContentReader, (self._manifests, self._dataset)
+
+    def __getitem__(self, clip_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """Thumbnails `(n, S, S)` and audio bands `(T, F)`, uint8; empty where there are none.
+
+        Raises:
+            KeyError: no such clip was scanned.
+        """
+        number = part_of(clip_id, len(self._paths))
+        file = self._files.get(number)
+        if file is None:
+            file = self._files[number] = ContentFile(self._paths[number])
+        return file.arrays(clip_id)
+
+
+def part_of(clip_id: str, count: int) -> int:
+    """The part of `count` in which a clip lies."""
+    import hashlib
+
+    digest = hashlib.sha256(clip_id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % count

@@ -1,0 +1,189 @@
+"""Clips and files: which file below a media folder is a clip's.
+
+A folder is walked once. A clip's file is the first that fits a pattern of its card, in the order of the
+patterns: at exactly that path below the folder, else by its name anywhere below it, and where several
+files have that name the one with the smallest path. Whatever no clip claims is unmatched.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from curation.errors import UsageProblem
+
+MEDIA_SUFFIXES = frozenset(
+    ".3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .caf .divx .dv .eac3 .flac .flv .gif .ivf .m2ts "
+    ".m2v .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .mxf .nut .oga .ogg .ogv .opus .qt .rm "
+    ".rmvb .snd .ts .tta .vob .w64 .wav .webm .weba .wma .wmv .wv".split()
+)
+# What stands in a name for bytes that are no UTF-8: such a name must be text in a manifest.
+_NOT_TEXT = re.compile("[\ud800-\udfff]")
+_PART = re.compile(r"\{[^}]*\}|[^{]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFolder:
+    """The files below a folder, by their paths as text, `/` between the parts."""
+
+    root: Path
+    media: dict[str, str]  # path as text to the path that the system knows
+    by_name: dict[str, str]  # the last part of a path to the smallest path that ends in it
+    not_media: int  # files with another suffix
+
+    def real_path(self, path: str) -> str:
+        """What the system knows the file as."""
+        return os.path.join(self.root, self.media[path])
+
+
+def media_folder(root: Path, *, without: Path | None = None) -> MediaFolder:
+    """The media below `root`; links are followed, each folder once.
+
+    Args:
+        without: a folder that is left out, with all that is in it.
+
+    Raises:
+        UsageProblem: it is no folder that can be read.
+    """
+    if not root.is_dir():
+        raise UsageProblem(f"{root}: no such folder, expected one with video or sound files — check the path")
+    found: dict[str, str] = {}
+    not_media = 0
+    skipped = None if without is None else _identity(without)
+    seen = {skipped}
+    waiting = [""]  # folders, as the start of the paths in them
+    while waiting:
+        inside = waiting.pop()
+        place = root / inside
+        if (here := _identity(place)) in seen:
+            continue
+        seen.add(here)
+        for entry in _entries(place):
+            path = inside + entry.name
+            if entry.is_dir():
+                waiting.append(f"{path}/")
+            elif entry.is_file() and os.path.splitext(entry.name)[1].lower() in MEDIA_SUFFIXES:
+                found[as_text(path)] = path
+            else:  # pipes and links to nowhere are none either
+                not_media += 1
+    media = dict(sorted(found.items()))
+    by_name: dict[str, str] = {}
+    for path in media:
+        by_name.setdefault(path.rpartition("/")[2], path)
+    return MediaFolder(root=root, media=media, by_name=by_name, not_media=not_media)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _entries(folder: Path) -> "list[os.DirEntry[str]]":
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        raise UsageProblem(
+            f"{folder}: {error.strerror}, expected a folder that can be read — allow it, or give another"
+        ) from error
+
+
+def as_text(path: str) -> str:
+    """A path as text: bytes that are no UTF-8 become `\\xNN`."""
+    if not _NOT_TEXT.search(path):
+        return path
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A clip, by what the patterns of cards are made of."""
+
+    clip_id: str
+    source_id: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+def _start(clip: Wanted) -> str | None:
+    if clip.start_s is None:
+        return None
+    return str(int(clip.start_s)) if clip.start_s % 1 == 0 else repr(clip.start_s)
+
+
+def _six_digits(clip: Wanted) -> str | None:
+    return None if clip.start_s is None or clip.start_s % 1 else f"{int(clip.start_s):06d}"
+
+
+def _ms(time_s: float | None) -> str | None:
+    return None if time_s is None else str(round(time_s * 1000))
+
+
+# as in catalog/filenames.py, where they stand in SQL
+_PLACEHOLDERS: dict[str, Callable[[Wanted], str | None]] = {
+    "{clip_id}": lambda clip: clip.clip_id,
+    "{id}": lambda clip: clip.source_id,
+    "{start:06d}": _six_digits,
+    "{start}": _start,
+    "{start_ms}": lambda clip: _ms(clip.start_s),
+    "{end_ms}": lambda clip: _ms(clip.end_s),
+}
+
+
+def file_name(pattern: str, clip: Wanted) -> str | None:
+    """The path that a pattern of a card means for a clip; None where the clip lacks a part."""
+    said = []
+    for part in _PART.findall(pattern):
+        text = _PLACEHOLDERS[part](clip) if part in _PLACEHOLDERS else part
+        if text is None:
+            return None
+        said.append(text)
+    return "".join(said)
+
+
+@dataclass(slots=True)
+class Located:
+    """Which file is whose."""
+
+    files: list[str | None] = field(default_factory=list)  # of each clip, in the order given
+
+    @property
+    def found(self) -> int:
+        """Clips with a file."""
+        return sum(file is not None for file in self.files)
+
+    @property
+    def missing(self) -> int:
+        """Clips without."""
+        return len(self.files) - self.found
+
+
+def locate(clips: Iterable[Wanted], patterns: Sequence[str], folder: MediaFolder) -> Located:
+    """The file of each clip, by the patterns of its card."""
+    located = Located()
+    for clip in clips:
+        names = (file_name(pattern, clip) for pattern in patterns)
+        paths = (_find(name, folder) for name in names if name)
+        located.files.append(next((path for path in paths if path is not None), None))
+    return located
+
+
+def of_list(paths: Iterable[str | None], folder: MediaFolder) -> Located:
+    """The file of each clip of a list that names them by their paths."""
+    return Located([_find(path, folder) if path else None for path in paths])
+
+
+def _find(name: str, folder: MediaFolder) -> str | None:
+    if name in folder.media:
+        return name
+    return folder.by_name.get(name.rpartition("/")[2])
+
+
+def unmatched(folder: MediaFolder, located: Iterable[Located]) -> int:
+    """Media files that no clip claims."""
+    claimed = {file for one in located for file in one.files}
+    return sum(path not in claimed for path in folder.media)

@@ -16,15 +16,20 @@ DEMO := demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
 	touch $@
 
-# The offline corpus from its metadata to a clean manifest, and one answer to "why".
+# The offline corpus from its metadata and media to a clean manifest, and one answer to "why".
+# Most clips of the corpus have no media, which scan and duplicates say with exit code 3.
 demo: .venv/base
 	rm -rf $(DEMO)
 	$(BIN)/curate corpus $(DEMO)/metadata
 	$(BIN)/curate fetch --from $(DEMO)/metadata --manifests $(DEMO)/manifests > $(DEMO)/fetch.txt
 	$(BIN)/curate build --manifests $(DEMO)/manifests > $(DEMO)/build.txt
+	$(BIN)/curate scan $(DEMO)/metadata/media --dataset vggsound,audiocaps,clotho,avsync15 --manifests $(DEMO)/manifests > $(DEMO)/scan.txt || test $$? -eq 3
+	$(BIN)/curate duplicates --test vggsound,audiocaps,clotho --manifests $(DEMO)/manifests > $(DEMO)/duplicates.txt || test $$? -eq 3
 	$(BIN)/curate clean --test vggsound,audiocaps,clotho --name paper --manifests $(DEMO)/manifests > $(DEMO)/clean.txt
 	@echo
 	@$(BIN)/curate overlaps --test vggsound,audiocaps --format table --manifests $(DEMO)/manifests
+	@echo
+	@cat $(DEMO)/duplicates.txt
 	@echo
 	@tail -n 1 $(DEMO)/clean.txt
 	@echo

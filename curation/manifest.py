@@ -66,7 +66,7 @@ PROBLEM_COLUMNS = (
     ("detail", "varchar"),
     ("origin", "struct(file varchar, row bigint)"),
 )
-# a pair of near-duplicates as it is found; the meaning of each is in README.md, "The columns of duplicates"
+# a pair of near-duplicates; the meaning of each is in README.md, "The columns of duplicates"
 FOUND_COLUMNS = (
     ("a_dataset", "varchar"),
     ("a_clip_id", "varchar"),
@@ -90,7 +90,7 @@ DUPLICATE_COLUMNS = (
     ("same_source", "boolean"),
 )
 
-# what scan found in the media of a clip; the meaning of each is in README.md, "The columns of fingerprints"
+# what scan found in the media of a clip; see README.md, "The columns of fingerprints"
 FINGERPRINT_COLUMNS = (
     ("dataset", "varchar"),
     ("clip_id", "varchar"),

@@ -1,9 +1,9 @@
 """A stage as a list of shard tasks, each done once, by whom and in whatever order.
 
 A task is plain data: its inputs, from which all that it writes follows, and their digest, its key. It
-fills a folder that appears whole, with the completion record `task.json` written last. The records are the
-truth about what is done: a run that was killed is continued by running it again, and several runs, also
-on several machines, may share the work, since each task has a lock of its own.
+fills a folder that appears whole, with the completion record `task.json` written last. The records are
+the truth about what is done: a run that was killed is continued by running it again, and several runs,
+also on several machines, may share the work, since each task has a lock of its own.
 
     <stage>/.lock                  a byte of it is locked for each task that somebody works on
     <stage>/00003-of-00008/        the outputs of a task and its record
@@ -73,6 +73,12 @@ class Share:
 
 
 ALL = Share()
+
+
+def one_thread() -> None:
+    """Let NumPy, where it is loaded from now on, multiply in one thread: there is a worker a core."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -153,21 +159,22 @@ class _Pool:
         self.busy: list[Task] = []
 
     def run(self, workers: int) -> None:
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
-        for thread in threads:
-            thread.start()
+        # Ends are waited for by events: a join that a signal interrupts takes its thread for ended.
+        ends = [threading.Event() for _ in range(workers)]
+        for end in ends:
+            threading.Thread(target=self._work, args=(end,), daemon=True).start()
         try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(_SIGNALS_S)
+            for end in ends:
+                while not end.wait(_SIGNALS_S):
+                    pass
         finally:  # also by a signal: what they hold must end before we do
             self._stop.set()
-            for thread in threads:
-                thread.join()
+            for end in ends:
+                end.wait()
         if self._errors:
             raise self._errors[0]
 
-    def _work(self) -> None:
+    def _work(self, end: threading.Event) -> None:
         try:
             with contextlib.ExitStack() as held:
                 work: Work | None = None
@@ -190,6 +197,8 @@ class _Pool:
         except BaseException as error:
             self._errors.append(error)
             self._stop.set()
+        finally:
+            end.set()
 
 
 def _do(stage: Path, task: Task, work: Work) -> None:
@@ -253,8 +262,8 @@ def still_busy(stage: Path, busy: Sequence[Task]) -> None:
     """Raise Locked where another process has not finished these tasks by now."""
     if left := [task for task in busy if not is_done(stage, task)]:
         raise Locked(
-            f"{stage}: another process works on {len(left)} of its parts ({left[0].name}, …) — wait until "
-            "it ends and run the same command again"
+            f"{stage}: another process works on {len(left)} of its parts ({left[0].name}, …) — wait "
+            "until it ends and run the same command again"
         )
 
 
@@ -296,4 +305,3 @@ def write_sealed(target: Path, value: dict[str, Any]) -> None:
         fsync(staged)
         os.replace(staged, target)
         fsync(target.parent)
-

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # What a room may import; the ground floor is every module directly under curation/.
 ROOMS = ["corpus", "decision", "matching", "media", "catalog", "ground"]
 FOREIGN = {
-    "curation": {"numpy", "pyarrow", "duckdb", "pandas", "av", "imagehash", "numba", "scipy", "yt_dlp", "PIL",
-                 "click", "rich", "jinja2"},
+    "curation": {"numpy", "pyarrow", "duckdb", "pandas", "av", "imagehash", "numba", "scipy", "PIL",
+                 "yt_dlp", "click", "rich", "jinja2"},
     "features": {"torch", "torchaudio", "open_clip", "safetensors", "numpy", "pyarrow", "click", "rich"},
     "training": {"torch", "safetensors", "numpy", "click", "rich"},
 }  # fmt: skip

@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from curation.catalog.cards import Card, RawFile
 from curation.catalog.rawfiles import refuse_pages
 from curation.catalog.record import FETCHED, dataset_folder, fetched_record
 from curation.errors import BadMetadata, FoleyproofError, RemoteRefuses, UsageProblem
 from curation.files import replacing, sha256_file, write_json
-from curation.transport import Transport
+
+if TYPE_CHECKING:
+    from curation.transport import (
+        Transport,
+    )  # loaded where files are fetched: a server needs much of the library
 
 UNRECOGNISED = "unrecognised copy"
 FROM_STATES = ("fetched", "absent", "failed")
@@ -55,7 +60,7 @@ class Planned:
 def plan(
     cards: Sequence[Card],
     manifests: Path,
-    transport: Transport | None,
+    transport: "Transport | None",
     *,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> list[Planned]:
@@ -80,7 +85,7 @@ def plan(
     return planned
 
 
-def _size(url: str, transport: Transport) -> int | None:
+def _size(url: str, transport: "Transport") -> int | None:
     try:
         return transport.look(url).size
     except FoleyproofError:  # not every server answers HEAD; what is wrong shows when it is fetched
@@ -90,7 +95,7 @@ def _size(url: str, transport: Transport) -> int | None:
 def fetch(
     cards: Sequence[Card],
     manifests: Path,
-    transport: Transport,
+    transport: "Transport",
     *,
     progress: Callable[[str, int, int | None], None] = lambda name, done, total: None,
 ) -> list[Fetched]:
@@ -107,7 +112,7 @@ def _download(
     card: Card,
     file: RawFile,
     manifests: Path,
-    transport: Transport,
+    transport: "Transport",
     progress: Callable[[str, int, int | None], None],
 ) -> Fetched:
     result = partial(Fetched, dataset=card.dataset, path=file.path, optional=file.optional)

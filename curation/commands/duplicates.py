@@ -51,6 +51,9 @@ def duplicates(
     """
     import os
 
+    from curation.tasks import ALL, one_thread
+
+    one_thread()
     from curation.catalog.cards import load_cards
     from curation.catalog.store import refresh_views
     from curation.commands.own import own_lists
@@ -59,7 +62,6 @@ def duplicates(
     from curation.matching.compare_media import compared, find_duplicates
     from curation.matching.duplicates_text import duplicates_text, summary
     from curation.progress import Progress
-    from curation.tasks import ALL
 
     own = own_lists((*(tests or ()), *(train or ())), manifests)
     known = load_cards(manifests, *cards)

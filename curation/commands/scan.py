@@ -24,7 +24,9 @@ class TaskShare(click.ParamType["Share"]):
         if isinstance(value, Share):
             return value
         index, mark, count = str(value).partition("/")
-        if not (mark and index.isdecimal() and count.isdecimal() and int(index) < int(count) <= 1_000_000):
+        if not (
+            mark and index.isdecimal() and count.isdecimal() and int(index) < int(count) <= 1_000_000
+        ):
             self.fail(f"{value!r}, expected i/n with i from 0 to n - 1, as 0/8", param, ctx)
         return Share(index=int(index), count=int(count))
 
@@ -36,7 +38,7 @@ class TaskShare(click.ParamType["Share"]):
     "names",
     type=options.CommaList(),
     metavar="NAMES",
-    help="Whose media lie in DIR; a new name makes DIR a dataset. Without it, DIR is named after itself.",
+    help="Whose media lie in DIR; a new name makes DIR a dataset. Without it, the name of DIR.",
 )
 @click.option(
     "--list",
@@ -71,7 +73,9 @@ class TaskShare(click.ParamType["Share"]):
     metavar="SECONDS",
     help="For one clip; then its decoder is killed.",
 )
-@click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Decoders; without it one a core.")
+@click.option(
+    "--workers", type=click.IntRange(1, 1024), metavar="N", help="Decoders; without it one a core."
+)
 @click.option(
     "--task", "share", type=TaskShare(), metavar="i/n", help="Only this share, for schedulers of jobs."
 )
@@ -99,6 +103,8 @@ def scan(
     """
     import os
 
+    # Before NumPy is loaded: its threads cost time to start, and nothing here multiplies matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from curation.media.decoder import DecoderConfig
     from curation.media.run import scan_media
     from curation.media.scan_text import as_json_of, scanned_text, summary
@@ -124,9 +130,7 @@ def scan(
         text=scanned_text(found),
         summary=summary(found),
         next_steps=(
-            ("curate duplicates",)
-            if found.sealed
-            else (f"the other shares, then: curate scan{given}",)
+            ("curate duplicates",) if found.sealed else (f"the other shares, then: curate scan{given}",)
         ),
         code=3 if found.num_failed else 0,
     )

@@ -120,13 +120,16 @@ def read_film(path: Path, *, longest_s: float = LONGEST_S, height: int = HEIGHT)
                 sound += [(time_s, piece.to_ndarray()) for piece in resampler.resample(frame)]
                 if video is None and time_s - sound[0][0] > longest_s:
                     break
-    end_s = min(longest_s, _end(times)) if frames else longest_s
     begin_s = zero if zero is not None else sound[0][0] if sound else 0.0
+    end_s = min(longest_s, _end(times)) if frames else longest_s
+    wave = _on_clock(sound, rate_hz, begin_s, end_s, pad=bool(frames))
+    if not frames:
+        end_s = 0.0 if wave is None else wave.shape[1] / rate_hz
     return Film(
         times_s=np.array(times),
         frames=frames,
         end_s=end_s,
-        wave=_on_clock(sound, rate_hz, begin_s, end_s, pad=bool(frames)),
+        wave=wave,
         rate_hz=rate_hz,
         digest=f"{sha256_file(path)} {longest_s:g}",
     )

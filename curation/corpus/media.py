@@ -56,6 +56,15 @@ class _Plan:
         self.films[row.key], self.files[row.key] = make, media_file(row)
         return row
 
+    def planted(
+        self, kind: str, make: Make, rule: str, heldout: Row, train: Row, *changes: Change,
+        **truth: float | bool,
+    ) -> None:  # fmt: skip
+        """The held-out row has this film, the training row a changed copy of it."""
+        self.put(heldout, make)
+        self.put(train, _changed(make, kind, *changes))
+        self.copy(kind, heldout, train, rule, **truth)
+
     def copy(self, kind: str, heldout: Row, train: Row, rule: str, **truth: float | bool) -> None:
         self.copies.append(
             Copy(kind=kind, heldout=heldout.key, train=train.key, rule=rule, **truth)  # type: ignore[arg-type]
@@ -133,74 +142,58 @@ def plan_media(world: World) -> _Plan:
 
 def _plant_copies(plan: _Plan) -> None:
     rows = {row.key: row for row in plan.world.rows}
-
-    def film(number: int, kind: str) -> Make:
-        return lambda: _film(number, kind)
-
-    first = film(1, "percussion")
-    heldout = plan.put(rows["vggsound", "FhaYvI1yrUM_000021"], first)
-    train = plan.put(
-        rows["vggsound", "4PjEi5fFD6A_000021"],
-        _changed(first, "known pair", do.cropped(10), do.coded(crf=33, kbps=40)),
-    )
-    plan.copy("cropped and encoded again", heldout, train, "near_av")
-
-    second = film(2, "speech")
-    heldout = plan.put(plan.row("vggsound", "test"), second)
-    train = plan.put(plan.row("audiocaps", "train"), _changed(second, "mirror", do.mirror, do.logo))
-    plan.copy("mirrored, with a logo", heldout, train, "near_av", mirrored=True)
-
-    third = film(3, "music")
-    heldout = plan.put(plan.row("vggsound", "test"), third)
-    train = plan.put(
-        plan.row("vggsound", "train"), _changed(third, "speed", do.speed(1.05, "speed_up_5pct"))
-    )
-    plan.copy("5 % faster", heldout, train, "near_av", speed=1.05)
-
-    fourth = film(4, "footsteps")
-    heldout = plan.put(plan.row("audiocaps", "test"), fourth)
-    train = plan.put(
-        plan.row("vggsound", "train"), _changed(fourth, "trim", do.trimmed(1.0), do.bars(1, 1.3))
-    )
-    plan.copy("without its first second, letterboxed", heldout, train, "near_av", offset_s=-1.0)
-
-    fifth = film(5, "birds")
-    heldout = plan.put(plan.row("vggsound", "test"), fifth)
-    train = plan.put(plan.row("audiocaps", "train"), _changed(fifth, "mute", do.cropped(20), do.mute))
-    plan.copy("cropped and without sound", heldout, train, "near_video")
-
-    sixth = film(6, "passing")
-    train, heldout = next(
+    plan.planted(
+        "cropped and encoded again", _scene(1, "percussion"), "near_av",
+        rows["vggsound", "FhaYvI1yrUM_000021"], rows["vggsound", "4PjEi5fFD6A_000021"],
+        do.cropped(10), do.coded(crf=33, kbps=40),
+    )  # fmt: skip
+    plan.planted(
+        "mirrored, with a logo", _scene(2, "speech"), "near_av",
+        plan.row("vggsound", "test"), plan.row("audiocaps", "train"),
+        do.mirror, do.logo, mirrored=True,
+    )  # fmt: skip
+    plan.planted(
+        "5 % faster", _scene(3, "music"), "near_av",
+        plan.row("vggsound", "test"), plan.row("vggsound", "train"),
+        do.speed(1.05, "speed_up_5pct"), speed=1.05,
+    )  # fmt: skip
+    plan.planted(
+        "without its first second, letterboxed", _scene(4, "footsteps"), "near_av",
+        plan.row("audiocaps", "test"), plan.row("vggsound", "train"),
+        do.trimmed(1.0), do.bars(1, 1.3), offset_s=-1.0,
+    )  # fmt: skip
+    plan.planted(
+        "cropped and without sound", _scene(5, "birds"), "near_video",
+        plan.row("vggsound", "test"), plan.row("audiocaps", "train"),
+        do.cropped(20), do.mute,
+    )  # fmt: skip
+    # A clip of AVSync15 is cut from one of VGGSound: the training clip is the longer one.
+    whole, part = next(
         (row, cut_row)
         for cut_row in plan.world.of("avsync15", "test")
         for row in plan.world.of("vggsound", "train")
         if (row.source_id, row.start_s) == (cut_row.source_id, cut_row.start_s)
     )
-    plan.put(train, sixth)
-    plan.put(heldout, lambda: cut(sixth(), 0.6, 4.6))
-    plan.copy("cut from it", heldout, train, "near_av", offset_s=0.6)
+    plan.put(whole, _scene(6, "passing"))
+    plan.put(part, lambda: cut(_film(6, "passing"), 0.6, 4.6))
+    plan.copy("cut from it", part, whole, "near_av", offset_s=0.6)
+
+
+def _scene(number: int, kind: str) -> Make:
+    return lambda: _film(number, kind)
 
 
 def _plant_sounds(plan: _Plan) -> None:
-    def with_picture() -> Film:
-        return _film(7, "speech")
-
-    heldout = plan.put(plan.row("audiocaps", "test"), with_picture)
-    train = plan.put(
-        plan.row("vggsound", "train"),
-        _changed(with_picture, "sound only", do.other_picture, do.scaled(108)),
-    )
-    plan.copy("its sound under another picture", heldout, train, "near_audio")
-
-    def alone() -> Film:
-        return _sound(1, "birds")
-
-    heldout = plan.put(plan.row("clotho", "evaluation"), alone)
-    train = plan.put(
-        plan.row("clotho", "development"),
-        _changed(alone, "sound", do.sound("bass_up_9db"), do.sound("mp3_32k")),
-    )
-    plan.copy("equalised and through MP3", heldout, train, "near_audio")
+    plan.planted(
+        "its sound under another picture", _scene(7, "speech"), "near_audio",
+        plan.row("audiocaps", "test"), plan.row("vggsound", "train"),
+        do.other_picture, do.scaled(108),
+    )  # fmt: skip
+    plan.planted(
+        "equalised and through MP3", lambda: _sound(1, "birds"), "near_audio",
+        plan.row("clotho", "evaluation"), plan.row("clotho", "development"),
+        do.sound("bass_up_9db"), do.sound("mp3_32k"),
+    )  # fmt: skip
 
 
 def _plant_near_misses(plan: _Plan) -> None:

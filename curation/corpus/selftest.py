@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curation.catalog.cards import load_cards
 from curation.corpus.edits import ALL_EDITS
 from curation.corpus.near_misses import PAIRS
 from curation.corpus.planting import (
@@ -29,11 +30,9 @@ from curation.corpus.planting import (
 from curation.corpus.recall import Found, Measured, measure
 from curation.errors import UsageProblem
 from curation.files import replacing
-from curation.matching.candidates import stop_list
-from curation.matching.duplicates import align, best_rows, found_table, jobs
-from curation.matching.prints import Prints
+from curation.matching.compare_media import compared, find_duplicates
 from curation.media.decoder import DecoderConfig
-from curation.media.fingerprint import ContentReader, read_fingerprints
+from curation.media.fingerprint import read_fingerprints
 from curation.media.locate import media_folder
 from curation.media.run import scan_media
 
@@ -143,7 +142,7 @@ def run(
     }
     unscanned = {name: row["reason"] for name, row in facts.items() if row["status"] == "failed"}
     tests = {file.file for file in files if asked_about(file)}
-    found = _found(manifests, tests, tell)
+    found = _found(manifests, workers, tell)
     return Result(
         measured=measure(
             files, found, tests, {name: row["duration_s"] or 0.0 for name, row in facts.items()}
@@ -158,23 +157,10 @@ def run(
     )
 
 
-def _found(manifests: Path, tests: set[str], tell: Callable[..., None]) -> list[Found]:
+def _found(manifests: Path, workers: int, tell: Callable[..., None]) -> list[Found]:
     """The pairs that touch a test file."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    table = read_fingerprints(manifests, DATASET)
-    everything = Prints.of(table)
-    asked = Prints.of(table.filter(pc.is_in(table["clip_id"], pa.array(sorted(tests)))))
-    contents = {DATASET: ContentReader(manifests, DATASET)}
-    items = frozenset((DATASET, name) for name in tests)
-    wanted = jobs(asked, everything, stopped=stop_list(everything), test_items=items)
-    rows = []
-    for done, job in enumerate(wanted):
-        tell("pairs", done, len(wanted))
-        verdict = align(job, contents)
-        if verdict is not None:
-            rows.append((job, *verdict))
+    chosen = compared((f"{DATASET}/test",), None, manifests=manifests, cards=load_cards(manifests))
+    found = find_duplicates(chosen, workers=workers, progress=tell)
     return [
         Found(
             a=row["a_clip_id"],
@@ -183,5 +169,5 @@ def _found(manifests: Path, tests: set[str], tell: Callable[..., None]) -> list[
             tier=row["tier"],
             offset_s=row["offset_s"],
         )
-        for row in best_rows([found_table(rows)]).to_pylist()
+        for row in found.pairs.to_pylist()
     ]

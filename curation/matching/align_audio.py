@@ -6,10 +6,10 @@ correlated at every offset, for playing speeds and pitches within 5 %, together 
 offsets the stretch is sought in which frame after frame agrees, as long as it may be.
 
 How sure that is, its *strength*, is Fisher's z of the correlation in the stretch times the root of the
-number of frames that carry it: what chance gives is below 3.5 if the stretch has two seconds, and below
-5 if it is shorter (a click or a chirp is soon alike) or fits at another offset nearly as well (so do two
-drums). Steady noise, hum and tones do not move, and so have no strength whatever they share; of rain or
-of applause only a copy has any.
+number of frames that carry it. What chance gives is below 3.5 if the stretch has two seconds, and below
+5 if it is shorter (a click or a chirp is soon alike), fits at another offset nearly as well (so do two
+drums), or only at another speed or pitch (many were tried). Steady noise, hum and tones do not move, and
+so have no strength whatever they share; of rain or of applause only a copy has any.
 
 Sound alone is `review`. It is `auto` only if the evidence is overwhelming: a stretch of AUTO_SHARED_S
 or more, of which AUTO_INFORMATIVE_S carry it, correlated by AUTO_SCORE or more, with a strength of
@@ -32,7 +32,7 @@ REVIEW_STRENGTH = 3.5
 REVIEW_DOUBTFUL_STRENGTH = 5.0
 SHORT_S = 2.0
 AUTO_STRENGTH = 10.0
-AUTO_SCORE = 0.6
+AUTO_SCORE = 0.7
 AUTO_SHARED_S = 4.0
 AUTO_INFORMATIVE_S = 2.5
 _AMBIGUOUS = 0.75  # of the best correlation, reached at another offset
@@ -70,7 +70,8 @@ class AudioMatch:
     @property
     def tier(self) -> str | None:
         """What sound alone says: `auto`, `review`, or nothing."""
-        doubtful = self.shared_s < SHORT_S or self.ambiguous
+        changed = abs(self.speed - 1) > 0.015 or abs(self.pitch - 1) > 0.03
+        doubtful = self.shared_s < SHORT_S or self.ambiguous or changed
         if self.strength < (REVIEW_DOUBTFUL_STRENGTH if doubtful else REVIEW_STRENGTH):
             return None
         overwhelming = (

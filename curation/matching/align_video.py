@@ -19,9 +19,9 @@ clip plays, and an offset holds at the start of the stretch that both share.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from curation.matching.search_kernels import compiled
 from curation.media.frames import FPS
 from curation.media.video_hash import THUMB_PX, VIEWS, Box, Boxes
 
@@ -322,58 +322,29 @@ def _blur_matrix(side: int, sigma: float) -> np.ndarray:
 _BLURS: dict[tuple[int, float], np.ndarray] = {}
 
 
-@numba.njit(cache=True, nogil=True)
-def _ecc(ours, theirs, start, steps):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _ecc(
+    ours: np.ndarray, theirs: np.ndarray, start: np.ndarray, steps: int
+) -> tuple[np.ndarray, float]:
     """`steps` Gauss-Newton steps of the enhanced correlation coefficient from the map `start`.
 
     Returns the best map on the way and its correlation; -1 where the pictures do not meet.
     """
-    frames, side, _ = ours.shape
     map_, best, best_fit = start.copy(), start.copy(), -1.0
-    jacobian = np.empty((frames * side * side, 6))
-    warped, template = np.empty(frames * side * side), np.empty(frames * side * side)
     for step in range(steps + 1):
-        n = 0
-        for k in range(frames):
-            begin = n
-            for y in range(side):
-                for x in range(side):
-                    u = map_[0, 0] * x + map_[0, 1] * y + map_[0, 2]
-                    v = map_[1, 0] * x + map_[1, 1] * y + map_[1, 2]
-                    if u < 0 or v < 0 or u > side - 1.001 or v > side - 1.001:
-                        continue
-                    i, j = int(v), int(u)
-                    fy, fx = v - i, u - j
-                    p00, p01 = theirs[k, i, j], theirs[k, i, j + 1]
-                    p10, p11 = theirs[k, i + 1, j], theirs[k, i + 1, j + 1]
-                    gx = (1 - fy) * (p01 - p00) + fy * (p11 - p10)
-                    gy = (1 - fx) * (p10 - p00) + fx * (p11 - p01)
-                    warped[n] = (1 - fy) * ((1 - fx) * p00 + fx * p01) + fy * ((1 - fx) * p10 + fx * p11)
-                    template[n] = ours[k, y, x]
-                    jacobian[n, 0], jacobian[n, 1], jacobian[n, 2] = gx * x, gx * y, gx
-                    jacobian[n, 3], jacobian[n, 4], jacobian[n, 5] = gy * x, gy * y, gy
-                    n += 1
-            if n > begin:
-                warped[begin:n] -= warped[begin:n].mean()
-                template[begin:n] -= template[begin:n].mean()
-                for c in range(6):
-                    jacobian[begin:n, c] -= jacobian[begin:n, c].mean()
-        if n < 0.15 * frames * side * side:
-            break
-        w, t, g = warped[:n], template[:n], jacobian[:n]
-        ww, tt, wt = (w * w).sum(), (t * t).sum(), (w * t).sum()
-        if ww <= 1e-6 or tt <= 1e-6:
+        products, n = _products(ours, theirs, map_)
+        ww, tt, wt = products[6, 6], products[7, 7], products[6, 7]
+        if n < 0.15 * ours.size or ww <= 1e-6 or tt <= 1e-6:
             break
         fit = wt / np.sqrt(ww * tt)
         if fit > best_fit:
             best_fit, best = fit, map_.copy()
         if step == steps:
             break
-        gw, gt = g.T @ w, g.T @ t
-        hessian = g.T @ g
+        hessian = products[:6, :6].copy()
         for c in range(6):
-            hessian[c, c] *= 1.001
-            hessian[c, c] += 1e-6
+            hessian[c, c] = 1.001 * hessian[c, c] + 1e-6
+        gw, gt = products[:6, 6].copy(), products[:6, 7].copy()
         pw, pt = np.linalg.solve(hessian, gw), np.linalg.solve(hessian, gt)
         above, below = ww - (gw * pw).sum(), wt - (gt * pw).sum()
         scale = above / below if below > 1e-9 else wt / tt
@@ -386,6 +357,47 @@ def _ecc(ours, theirs, start, steps):  # type: ignore[no-untyped-def]  # compile
         if abs(map_[0, 1]) > 0.35 or abs(map_[1, 0]) > 0.35:
             break
     return best, best_fit
+
+
+@compiled
+def _products(ours: np.ndarray, theirs: np.ndarray, map_: np.ndarray) -> tuple[np.ndarray, int]:
+    """Sums over pixels of products of eight values, each without its mean in the frame, and the pixels.
+
+    The values: how the warped picture changes with the six numbers of the map, that picture, ours.
+    """
+    frames, side, _ = ours.shape
+    products, pixels = np.zeros((8, 8)), 0
+    value, total = np.empty(8), np.empty(8)
+    for k in range(frames):
+        n = 0
+        total[:] = 0
+        for y in range(side):
+            for x in range(side):
+                u = map_[0, 0] * x + map_[0, 1] * y + map_[0, 2]
+                v = map_[1, 0] * x + map_[1, 1] * y + map_[1, 2]
+                if u < 0 or v < 0 or u > side - 1.001 or v > side - 1.001:
+                    continue
+                i, j = int(v), int(u)
+                fy, fx = v - i, u - j
+                p00, p01 = theirs[k, i, j], theirs[k, i, j + 1]
+                p10, p11 = theirs[k, i + 1, j], theirs[k, i + 1, j + 1]
+                gx = (1 - fy) * (p01 - p00) + fy * (p11 - p10)
+                gy = (1 - fx) * (p10 - p00) + fx * (p11 - p01)
+                value[0], value[1], value[2] = gx * x, gx * y, gx
+                value[3], value[4], value[5] = gy * x, gy * y, gy
+                value[6] = (1 - fy) * ((1 - fx) * p00 + fx * p01) + fy * ((1 - fx) * p10 + fx * p11)
+                value[7] = ours[k, y, x]
+                for c in range(8):
+                    total[c] += value[c]
+                    for d in range(8):
+                        products[c, d] += value[c] * value[d]
+                n += 1
+        if n:
+            for c in range(8):
+                for d in range(8):
+                    products[c, d] -= total[c] * total[d] / n
+        pixels += n
+    return products, pixels
 
 
 # ---- time -----------------------------------------------------------------------------------------
@@ -446,8 +458,8 @@ def _warp(frames: np.ndarray, map_: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return sampled, seen
 
 
-@numba.njit(cache=True, nogil=True)
-def _sample(frames, u, v):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _sample(frames: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Bilinear samples of `(n, side, side)` at columns `u` and rows `v`."""
     n, side, _ = frames.shape
     places = np.empty(u.size, np.int64)
@@ -470,8 +482,10 @@ def _sample(frames, u, v):  # type: ignore[no-untyped-def]  # compiled
     return out.reshape(n, side, side)
 
 
-@numba.njit(cache=True, nogil=True)
-def _search(aa, ab, bb, rates, shortest, fps):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _search(
+    aa: np.ndarray, ab: np.ndarray, bb: np.ndarray, rates: np.ndarray, shortest: int, fps: int
+) -> tuple[float, float, float, int, float, float]:
     """Every rate and every whole offset, then quarters of a frame around the best.
 
     Works on products between frames alone. Returns score, offset, rate, frames, energy, rival.
@@ -504,8 +518,16 @@ def _search(aa, ab, bb, rates, shortest, fps):  # type: ignore[no-untyped-def]  
     return best[0], best_offset, best_rate, best[1], best[2], rival
 
 
-@numba.njit(cache=True, nogil=True)
-def _agreement(aa, ab, bb, sums, rate, offset, shortest):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _agreement(
+    aa: np.ndarray,
+    ab: np.ndarray,
+    bb: np.ndarray,
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray],
+    rate: float,
+    offset: float,
+    shortest: int,
+) -> tuple[float, int, float]:
     """Correlation without the mean pictures at one offset and rate, the frames, and their energy.
 
     The mean over the common stretch is taken out by sums over blocks of the products; between two
@@ -537,8 +559,8 @@ def _agreement(aa, ab, bb, sums, rate, offset, shortest):  # type: ignore[no-unt
     return xy / np.sqrt(xx * yy), n, min(xx, yy) / n
 
 
-@numba.njit(cache=True, nogil=True)
-def _block_sums(matrix):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _block_sums(matrix: np.ndarray) -> np.ndarray:
     rows, columns = matrix.shape
     sums = np.zeros((rows + 1, columns + 1))
     for i in range(rows):
@@ -549,10 +571,11 @@ def _block_sums(matrix):  # type: ignore[no-untyped-def]  # compiled
     return sums
 
 
-@numba.njit(cache=True, nogil=True)
-def _block(sums, i0, i1, j0, j1):  # type: ignore[no-untyped-def]  # compiled
+@compiled
+def _block(sums: np.ndarray, i0: int, i1: int, j0: int, j1: int) -> float:
     """Sum of rows i0 to i1 and columns j0 to j1, the last included."""
-    return sums[i1 + 1, j1 + 1] - sums[i0, j1 + 1] - sums[i1 + 1, j0] + sums[i0, j0]
+    inside: float = sums[i1 + 1, j1 + 1] - sums[i0, j1 + 1] - sums[i1 + 1, j0] + sums[i0, j0]
+    return inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -592,4 +615,5 @@ def _correlation(a: np.ndarray, b: np.ndarray, *, centred: bool = False) -> floa
     if centred:
         a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
-    return round(float(np.vdot(a, b)) / norm, 4) if norm > 1e-6 else 0.0
+    correlation = float(np.vdot(a, b)) / norm if norm > 1e-6 else 0.0
+    return round(correlation, 4)

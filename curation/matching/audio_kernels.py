@@ -12,7 +12,6 @@ STEP = 2  # frames between the items that are compared
 WINDOWS = (15, 25, 50)  # frames on either side of where two items met
 # Share of bits that differ, above which two sounds are taken for different, for each of WINDOWS.
 DIFFERENT = (0.30, 0.34, 0.37)
-ENOUGH = 10  # items to compare: steps and drops are far apart, and between them nothing moves
 _KEY = np.uint64((1 << KEY_BITS) - 1)
 
 
@@ -72,7 +71,8 @@ def difference(
                     continue
                 bits += num_ones(x ^ y)
                 compared += 1
-        if compared >= ENOUGH:
+        # more than half of the narrowest window must be there
+        if compared * STEP > windows[w] * 1.2:
             best = min(best, np.float64(bits) / (32.0 * compared) / different[w])
         if w == 0 and best > 1.6:  # chance leaves it near 1.67
             break

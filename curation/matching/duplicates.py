@@ -96,7 +96,7 @@ def align(job: Job, contents: Mapping[str, Contents]) -> tuple[Verdict, VideoMat
 def _where_it_sounds_alike(audio: AudioMatch) -> list[Hit]:
     """Frames that belong together if the pictures go with the sound, plain and mirrored."""
     times_s = audio.start_s + audio.shared_s * np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-    there_s = times_s + audio.offset_s + (times_s - audio.start_s) * (1 / audio.speed - 1)
+    there_s = audio.speed * times_s + audio.offset_s
     return [
         Hit(
             heldout_ms=round(1000 * ours),

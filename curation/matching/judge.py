@@ -30,8 +30,8 @@ class Verdict:
 
     rule: str  # near_av, near_video or near_audio
     tier: str  # auto or review
-    offset_s: float
-    speed: float
+    offset_s: float  # at the start of the stretch that both share
+    speed: float  # above 1: the second clip plays faster
     shared_s: float
     video_score: float | None  # None: not measured
     audio_score: float | None
@@ -56,11 +56,15 @@ def judge(video: VideoMatch | None, audio: AudioMatch | None) -> Verdict | None:
 
 
 def agree(video: VideoMatch, audio: AudioMatch) -> bool:
-    """Whether picture and sound put one clip at the same place of the other."""
-    # the picture's offset, where the shared sound starts
-    offset_s = video.offset_s + (audio.start_s - video.start_s) * (1 / video.speed - 1)
-    same_place = abs(offset_s - audio.offset_s) <= _AGREE_S
-    return same_place and abs(video.speed - audio.speed) <= _AGREE_SPEED
+    """Whether picture and sound put one clip at the same place of the other, where the sound begins."""
+    picture_s = video.offset_s + (audio.start_s - video.start_s) * (1 / video.speed - 1)
+    same_place = abs(picture_s - _sound_offset_s(audio)) <= _AGREE_S
+    return same_place and abs(video.speed - 1 / audio.speed) <= _AGREE_SPEED
+
+
+def _sound_offset_s(audio: AudioMatch) -> float:
+    """The offset where the stretch begins that both share; an AudioMatch has that at time 0."""
+    return audio.offset_s + (audio.speed - 1) * audio.start_s
 
 
 def _picture_tier(video: VideoMatch | None) -> str | None:
@@ -82,14 +86,18 @@ def _picture_tier(video: VideoMatch | None) -> str | None:
 
 
 def _verdict(rule: str, tier: str, video: VideoMatch | None, audio: AudioMatch | None) -> Verdict:
-    leading = audio if rule == "near_audio" else video
-    assert leading is not None, f"{rule} without a match"
+    if rule == "near_audio":
+        assert audio is not None, "near_audio without a sound"
+        offset_s, speed, shared_s = _sound_offset_s(audio), 1 / audio.speed, audio.shared_s
+    else:
+        assert video is not None, f"{rule} without a picture"
+        offset_s, speed, shared_s = video.offset_s, video.speed, video.shared_s
     return Verdict(
         rule=rule,
         tier=tier,
-        offset_s=leading.offset_s,
-        speed=leading.speed,
-        shared_s=leading.shared_s,
+        offset_s=offset_s,
+        speed=speed,
+        shared_s=shared_s,
         video_score=None if video is None else video.score,
         audio_score=None if audio is None else audio.score,
     )

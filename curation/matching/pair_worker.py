@@ -17,7 +17,7 @@ import numpy as np
 from curation.matching.duplicates import Key, align, found_table, jobs
 from curation.matching.prints import COLUMNS, Prints
 from curation.media.fingerprint import CLIPS, ContentReader, fingerprint_folder, read_part
-from curation.tasks import Stopped, Task, Work
+from curation.tasks import Stopped, Task, Work, one_thread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,6 +100,7 @@ def finding(
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, finder), daemon=True)
+    one_thread()
     process.start()
     theirs.close()
     try:

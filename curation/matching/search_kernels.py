@@ -6,6 +6,8 @@ user's cache) and compiled anew by every process where there is none.
 
 All numbers that meet a hash are uint64: numba turns a uint64 and an int64 into a float.
 """
+# numba calls intrinsics without their first parameter, and takes NumPy's integers for int.
+# mypy: disable-error-code="arg-type, call-arg, return-value"
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast

@@ -139,7 +139,9 @@ def _band_ns(width: int, flips: int, share: float, num_queries: int, num_hashes:
     looks = min(num_queries, 2**width) * tried
     visits = num_queries * tried * occupied
     compared = num_queries * num_hashes * share + 4 * visits  # the last step of a bucket is half idle
-    return num_hashes * _SORT_NS + looks * _LOOK_NS + visits * _VISIT_NS + compared * _COMPARE_NS
+    sorting: float = num_hashes * _SORT_NS
+    total: float = sorting + looks * _LOOK_NS + visits * _VISIT_NS + compared * _COMPARE_NS
+    return total
 
 
 def _chance_of_meeting(radius: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from curation.media.decode import Facts
+from curation.media.facts import Facts
 
 # what an answer may hold: dtype, and the sizes of all but the first axis (None: any up to 4,096)
 ARRAYS: dict[str, tuple[str, tuple[int | None, ...]]] = {

@@ -1,9 +1,9 @@
 """The process that decodes: `python -m curation.media.child FD PID`, which serves many clips.
 
 It reads requests, a JSON line each, from standard input and writes answers (see `answer.py`) to the file
-number FD. It dies with its parent, PID; the parent kills it when a clip takes too long. Memory is bounded by the
-system, so that no file can take more. It loads NumPy, PyAV and this package, and little of the standard
-library: its start counts for every worker.
+number FD. It dies with its parent, PID; the parent kills it when a clip takes too long. Memory is
+bounded by the system, so that no file can take more. It loads NumPy, PyAV and this package, and little
+of the standard library: its start counts for every worker.
 """
 
 import hashlib
@@ -20,13 +20,11 @@ from curation.media.answer import Answer, values_of, write_answer
 from curation.media.audio_hash import RATE_HZ, SoundHasher, bandwidth_hz
 from curation.media.container import Limits, Unscannable
 from curation.media.decode import decode
+from curation.media.frames import FPS
 from curation.media.video_hash import FrameHasher
 from curation.verdict import Reason
 
 _HASHED_AT_ONCE = 1 << 20
-# Of which pictures H.264 and HEVC need not smooth the edges of blocks: of those that no other is made
-# from. What hashes and thumbnails average over is no different for it.
-_SKIP_LOOP_FILTER = {"fast": "noref", "reference": "default"}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -41,7 +39,9 @@ def answer_to(request: dict[str, Any]) -> Answer:
     except MemoryError:
         answer = Answer(status="failed", reason=Reason.OUT_OF_MEMORY, detail="while it was decoded")
     except OSError as error:
-        answer = Answer(status="failed", reason=Reason.DAMAGED, detail=f"cannot be read: {error.strerror}")
+        answer = Answer(
+            status="failed", reason=Reason.DAMAGED, detail=f"cannot be read: {error.strerror}"
+        )
     answer.content_digest = digest
     return answer
 
@@ -57,7 +57,7 @@ def _scanned(request: dict[str, Any]) -> Answer:
         start_s=request["start_s"],
         end_s=request["end_s"],
         limits=Limits(max_duration_s=request["max_duration_s"]),
-        skip_loop_filter=_SKIP_LOOP_FILTER[mode],
+        pictures_fps=FPS if mode == "fast" else None,
     )
     answer = Answer(status="scanned", values=values_of(facts))
     if facts.damage:
@@ -117,7 +117,7 @@ def limit_itself(memory_bytes: int) -> None:
 
 
 def limit_cpu(seconds: float) -> None:
-    """Let the system end this process after so many more seconds of work, should its parent forget to."""
+    """Let the system end this process after so many more seconds of work, should its parent not."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime + seconds) + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -146,8 +146,11 @@ def main() -> None:
     answers_to, parent, memory_bytes = (int(word) for word in sys.argv[1:4])
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for the parent
+    import gc
+
     import av
 
+    gc.set_threshold(50_000)  # there are no cycles worth looking for among millions of frames
     av.logging.set_level(None)
     limit_itself(memory_bytes)
     with open(answers_to, "wb") as answers:

@@ -1,7 +1,7 @@
 """Arrow columns made from plain values, by their buffers.
 
-`pa.array` loads pandas to ask whether it was given something of pandas; that takes half a second, as long
-as decoding a clip.
+`pa.array` loads pandas to ask whether it was given something of pandas; that takes half a second, as
+long as decoding a clip.
 """
 
 from collections.abc import Sequence

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 # Demuxers by their FFmpeg names: none of them opens a second file.
 FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mpegts", "mpeg", "mpegvideo", "ogg", "wav",
-    "flac", "mp3", "aac", "asf", "aiff", "caf", "au", "w64", "amr", "ac3", "eac3", "dts", "h264", "hevc",
-    "m4v", "ivf", "mxf", "rm", "gif", "ape", "tta", "wv", "nut", "dv", "av1", "obu",
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mpegts", "mpeg", "mpegvideo", "ogg",
+    "wav", "flac", "mp3", "aac", "asf", "aiff", "caf", "au", "w64", "amr", "ac3", "eac3", "dts",
+    "h264", "hevc", "m4v", "ivf", "mxf", "rm", "gif", "ape", "tta", "wv", "nut", "dv", "av1", "obu",
 )  # fmt: skip
 # What a file says of its own length is exact in these.
 TELLS_DURATION = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "wav", "flac"))
@@ -29,8 +29,10 @@ _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC
 # First bytes of such files, behind an offset: a file that has them is a damaged one, any other is none.
 _MAGIC = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"free"), (4, b"wide"), (4, b"skip"),
-    (0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"OggS"), (0, b"fLaC"), (0, b"ID3"), (0, b"FLV"), (0, b"FORM"),
-    (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"), (0, b"\x00\x00\x00\x01"), (0, b"caff"), (0, b"GIF8"),
+    (0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"OggS"), (0, b"fLaC"), (0, b"ID3"), (0, b"FLV"),
+    (0, b"FORM"),
+    (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"), (0, b"\x00\x00\x00\x01"), (0, b"caff"),
+    (0, b"GIF8"),
     (0, b"0&\xb2u\x8ef\xcf\x11"), (0, b".RMF"), (0, b"riff"), (0, b"#!AMR"), (0, b".snd"), (0, b"DKIF"),
 )  # fmt: skip
 
@@ -118,13 +120,8 @@ def _codec_options(limits: Limits) -> dict[str, str]:
     return {"threads": "1", "max_pixels": str(limits.max_pixels)}
 
 
-def chosen_streams(
-    container: "InputContainer", limits: Limits, *, skip_loop_filter: str = "default"
-) -> "tuple[Any | None, Any | None]":
+def chosen_streams(container: "InputContainer", limits: Limits) -> "tuple[Any | None, Any | None]":
     """The first stream of pictures that is no cover art, and the first of sound; one thread each.
-
-    Args:
-        skip_loop_filter: of which pictures H.264 and HEVC need not smooth the edges of blocks.
 
     Raises:
         Unscannable: there is neither, or one is beyond the limits.
@@ -140,12 +137,12 @@ def chosen_streams(
         if context.width * context.height > limits.max_pixels:
             raise Unscannable(Reason.TOO_LARGE, f"{context.width} x {context.height} pixels")
         context.thread_count = 1
-        context.options = {**_codec_options(limits), "skip_loop_filter": skip_loop_filter}
+        context.options = _codec_options(limits)
     if audio is not None:
-        context = audio.codec_context
-        if context.channels > limits.max_channels or context.rate > limits.max_rate_hz:
-            raise Unscannable(Reason.TOO_LARGE, f"{context.channels} channels at {context.rate} Hz")
-        context.thread_count = 1
+        sound = audio.codec_context
+        if sound.channels > limits.max_channels or sound.rate > limits.max_rate_hz:
+            raise Unscannable(Reason.TOO_LARGE, f"{sound.channels} channels at {sound.rate} Hz")
+        sound.thread_count = 1
     return video, audio
 
 

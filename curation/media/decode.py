@@ -3,25 +3,18 @@
 Never by seek or frame index: both depend on how a container was written. Times are seconds; t = 0 of a
 clip is the presentation time of its first picture, or of its first sound where there is no picture.
 
-**Which part of a file is the clip.** Media folders hold either the clips themselves, cut out, or whole
-recordings. A clip of [start_s, end_s), of length L, in a file that lasts D:
-
-    start_s or end_s unknown                      the whole file
-    D ≤ L + 0.5 s                                 the whole file: it is the clip, cut out by somebody
-    D ≥ end_s - 0.5 s                             [start_s, end_s) of it: it is the recording
-    in between, or D unknown                      the whole file
-
 **Damage.** What can be decoded is used. A packet that is refused costs itself; a file that ends before
 it says, or of which packets were refused, is `partly_damaged` with the amounts; one of which nothing
 can be decoded is `damaged`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curation.media.container import TELLS_DURATION, Limits, Unscannable, chosen_streams, opened
+from curation.media.facts import NEARLY_S, Cut, Facts, cut_of
 from curation.media.sound import SoundTrack
+from curation.media.spare import KNOWS_SPARE, SparePictures
 from curation.verdict import Reason
 
 if TYPE_CHECKING:
@@ -30,52 +23,9 @@ if TYPE_CHECKING:
 
 PictureSink = Callable[[float, "av.VideoFrame"], None]
 SoundSink = Callable[["np.ndarray"], None]
-_NEARLY_S = 0.5  # by which a file may be longer than its clip, or end before it
 _LATE_S = 0.001  # times are rounded to this
 _LEAP_S = 10.0  # a time that leaps further, past the end the file tells, is damage
 _MISSING_SHARE, _MISSING_S = 0.03, 0.3  # of its length, that a whole file may lack: the larger of both
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """The stretch of a file that is the clip, counted from the beginning of the file; None: all of it."""
-
-    start_s: float | None = None
-    end_s: float | None = None  # exclusive
-
-    @property
-    def length_s(self) -> float | None:
-        """None where it is all of the file."""
-        return None if self.start_s is None or self.end_s is None else self.end_s - self.start_s
-
-
-@dataclass(slots=True, kw_only=True)
-class Facts:
-    """What was found in a file, beside its pictures and sound; None where there is none of it."""
-
-    duration_s: float = 0.0  # of the decoded stretch
-    video_codec: str | None = None
-    width_px: int | None = None  # upright, as height_px
-    height_px: int | None = None
-    fps: float | None = None
-    rotation_deg: int | None = None  # by which a frame is turned counter-clockwise to stand upright
-    num_frames: int | None = None
-    video_start_s: float | None = None  # first presentation time, as in the file
-    picture_end_s: float | None = None  # when the last picture stops being shown, on the clip's clock
-    audio_codec: str | None = None
-    sample_rate_hz: int | None = None
-    channels: int | None = None
-    audio_start_s: float | None = None
-    damage: str | None = None  # what could not be decoded, in words
-
-
-def cut_of(start_s: float | None, end_s: float | None, file_s: float | None) -> Cut:
-    """The stretch of a file of that length that is the clip; see the top of this module."""
-    if start_s is None or end_s is None or file_s is None:
-        return Cut()
-    if file_s <= end_s - start_s + _NEARLY_S or file_s < end_s - _NEARLY_S:
-        return Cut()
-    return Cut(start_s=start_s, end_s=end_s)
 
 
 def decode(
@@ -87,14 +37,15 @@ def decode(
     start_s: float | None = None,
     end_s: float | None = None,
     limits: Limits | None = None,
-    skip_loop_filter: str = "default",
+    pictures_fps: int | None = None,
 ) -> tuple[Facts, SoundTrack]:
     """Give every picture of a clip, with its time, to `picture`, and its sound, mono, to `sound`.
 
     Args:
         start_s, end_s: the clip in its recording.
         rate_hz: of the samples for `sound`.
-        skip_loop_filter: see `chosen_streams`.
+        pictures_fps: only the pictures shown at multiples of 1 / pictures_fps on the clip's clock are
+            wanted; of the others, those that no picture is made from need not be decoded.
 
     Returns:
         What was found, and the sound track (which has stretches at the file's own rate).
@@ -104,14 +55,18 @@ def decode(
     """
     limits = limits or Limits()
     with opened(path, limits) as container:
-        video, audio = chosen_streams(container, limits, skip_loop_filter=skip_loop_filter)
+        video, audio = chosen_streams(container, limits)
         video, audio = video if picture else None, audio if sound else None
         tells_s = None if container.duration is None else container.duration / 1e6
         cut = cut_of(start_s, end_s, tells_s)
         length_s = cut.length_s if cut.length_s is not None else tells_s
         if length_s is not None and length_s > limits.max_duration_s:
-            raise Unscannable(Reason.TOO_LONG, f"{length_s:.0f} s, the limit is {limits.max_duration_s:g} s")
+            raise Unscannable(
+                Reason.TOO_LONG, f"{length_s:.0f} s, the limit is {limits.max_duration_s:g} s"
+            )
         run = _Run(container, video, audio, cut, limits, picture, SoundTrack(sound or _nowhere, rate_hz))
+        if video is not None and pictures_fps and video.codec_context.name in KNOWS_SPARE:
+            run.leave_out_spare(pictures_fps)
         run.all_packets()
         return run.facts(), run.track
 
@@ -139,6 +94,7 @@ class _Run:
         self._origin_s = 0.0 if origin is None else origin / 1e6  # where the file's own time begins
         self._tells_s = None if container.duration is None else container.duration / 1e6
         self._base = {s.index: float(s.time_base) for s in (video, audio) if s is not None}
+        self._video_base_s = 0.0 if video is None else self._base[video.index]
         rate = None if video is None else video.average_rate or video.guessed_rate
         self._step_s = 1 / float(rate) if rate else 0.04
         self._zero_s: float | None = None  # in the file, of the clip's clock
@@ -149,13 +105,21 @@ class _Run:
         self._refused = 0
         self._flawed = 0  # pictures that their decoder says are not as they were
         self._broke: str | None = None  # what the demuxer said when it gave up
+        self._spare: SparePictures | None = None
         self._over = {index: False for index in self._base}  # streams that are past the cut
         if cut.start_s is not None and video is None:
             self._start_clock(self._origin_s + cut.start_s)
 
+    def leave_out_spare(self, pictures_fps: int) -> None:
+        """Decode no pictures that are not shown at multiples of 1 / pictures_fps, where that can be."""
+        ends = (self._cut.start_s, self._cut.end_s)
+        start_s, end_s = (None if end is None else self._origin_s + end - _LATE_S for end in ends)
+        self._spare = SparePictures(self._video, pictures_fps, start_s, end_s)
+
     def all_packets(self) -> None:
         """Decode until the end of the clip."""
-        for packet in self._packets():
+        packets = self._packets()
+        for packet in packets if self._spare is None else self._spare.ordered(packets):
             index = packet.stream_index
             if self._over[index]:
                 continue
@@ -195,6 +159,8 @@ class _Run:
         """Give a picture on, with its time on the clip's clock, if it is in the clip."""
         at_s = self._time_of(frame, self._video)
         last_s = self._video_at_s
+        if self._spare is not None:
+            self._spare.came(frame.pts)
         if at_s is None or (last_s is not None and (at_s <= last_s or self._leaps(at_s, last_s))):
             at_s = self._origin_s if last_s is None else last_s + self._step_s
         if not self._within(at_s, self._video):
@@ -210,7 +176,7 @@ class _Run:
             self.first_s = at_s
         elif time_s > self._limits.max_duration_s:
             raise self._too_long()
-        shown_s = self._step_s if not frame.duration else frame.duration * self._base[self._video.index]
+        shown_s = frame.duration * self._video_base_s if frame.duration else self._step_s
         self._video_at_s, self._video_end_s = at_s, at_s + min(shown_s, _LEAP_S)
         self.num_frames += 1
         self._flawed += frame.is_corrupt
@@ -233,9 +199,10 @@ class _Run:
                 return
         self.track.add(frame, at_s)
         begin_s = self.track.begin_s if self._zero_s is None else self._zero_s
-        if self.track.end_s is not None and begin_s is not None:
-            if self.track.end_s - begin_s > self._limits.max_duration_s + _NEARLY_S:
-                raise self._too_long()
+        assert self.track.end_s is not None, "it was just given a frame"
+        assert begin_s is not None, "it was just given a frame"
+        if self.track.end_s - begin_s > self._limits.max_duration_s + NEARLY_S:
+            raise self._too_long()
 
     def _time_of(self, frame: Any, stream: Any) -> float | None:
         return None if frame.pts is None else frame.pts * self._base[stream.index]
@@ -254,6 +221,9 @@ class _Run:
         return file_s >= self._cut.start_s - _LATE_S and not self._over[stream.index]
 
     def _start_clock(self, zero_s: float, length_s: float | None = None) -> None:
+        if self.track.zero_s is not None:  # no picture came for so long that the sound began
+            self._zero_s = self.track.zero_s
+            return
         self._zero_s = zero_s
         self.track.starts_at(zero_s, self._cut.length_s if length_s is None else length_s)
 
@@ -297,11 +267,12 @@ class _Run:
         sides = self._first.width, self._first.height
         facts.width_px, facts.height_px = sides if turn % 180 == 0 else sides[::-1]
         facts.video_codec, facts.rotation_deg = self._video.codec_context.name, turn
-        facts.num_frames, facts.video_start_s = self.num_frames, _rounded(self.first_s)
+        left_out = self._spare.num_left_out if self._spare is not None else 0
+        facts.num_frames, facts.video_start_s = self.num_frames + left_out, _rounded(self.first_s)
         facts.picture_end_s = self.picture_end_s
         assert self._video_at_s is not None, "pictures came"
         span_s = self._video_at_s - self.first_s
-        facts.fps = round((self.num_frames - 1) / span_s, 3) if span_s > 0 else None
+        facts.fps = round((facts.num_frames - 1) / span_s, 3) if span_s > 0 else None
 
     def _harm(self) -> str | None:
         """What could not be decoded, in words; None where all was."""

@@ -1,4 +1,4 @@
-"""Fingerprints on disk: one folder for each part of a dataset, written by scan, read by whoever compares.
+"""Fingerprints on disk: a folder for each part of a dataset, written by scan, read by all who compare.
 
     fingerprints/<dataset>/scan.json                  written last: what was scanned how, and every part
     fingerprints/<dataset>/<part>/clips.parquet       a row for each clip, sorted by clip_id
@@ -10,7 +10,7 @@ readers refuse to mix them.
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -154,7 +154,9 @@ def read_scan(manifests: Path, dataset: str) -> dict[str, Any]:
     except ValueError:
         whole = False
     if not whole:
-        raise BadManifest(f"{path}: is not as scan wrote it — scan again: curate scan --dataset {dataset} DIR")
+        raise BadManifest(
+            f"{path}: is not as scan wrote it — scan again: curate scan --dataset {dataset} DIR"
+        )
     return record
 
 
@@ -179,9 +181,7 @@ def _parts(manifests: Path, dataset: str) -> list[Path]:
     return parts
 
 
-def read_fingerprints(
-    manifests: Path, dataset: str, columns: Iterable[str] | None = None
-) -> "pa.Table":
+def read_fingerprints(manifests: Path, dataset: str, columns: Iterable[str] | None = None) -> "pa.Table":
     """All clips of a scanned dataset, sorted by clip_id, with the columns of FINGERPRINT_COLUMNS.
 
     Raises:
@@ -198,7 +198,9 @@ def read_fingerprints(
         path = part / CLIPS
         found, rows = read_part(path, wanted)
         if about is not None and found != about:
-            raise BadManifest(f"{path}: was made by other versions than the parts beside it — scan again")
+            raise BadManifest(
+                f"{path}: was made by other versions than the parts beside it — scan again"
+            )
         about = found
         tables.append(rows)
     every = pa.concat_tables(tables)
@@ -234,7 +236,9 @@ class ContentFile:
         import pyarrow.parquet as pq
 
         self._file = pq.ParquetFile(path, memory_map=True)
-        self._ids: list[str] = self._file.read(columns=["clip_id"], use_threads=False)["clip_id"].to_pylist()
+        self._ids: list[str] = self._file.read(columns=["clip_id"], use_threads=False)[
+            "clip_id"
+        ].to_pylist()
         self._place = {clip_id: row for row, clip_id in enumerate(self._ids)}
         self._groups: OrderedDict[int, pa.Table] = OrderedDict()
 
@@ -279,7 +283,7 @@ class ContentFile:
 
 
 class ContentReader:
-    """What was kept of one dataset's clips, by clip_id; opened again in each process that it is sent to."""
+    """What was kept of one dataset's clips, by clip_id; opened anew in each process it is sent to."""
 
     def __init__(self, manifests: Path, dataset: str) -> None:
         self._manifests, self._dataset = manifests, dataset

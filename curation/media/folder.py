@@ -24,7 +24,20 @@ FILE = "folder.parquet"
 # the columns of a list; `media` is the column `file`, whose name the rows of every raw file need
 COLUMNS = ("clip_id", "media", "split", "source", "source_id", "start_s", "end_s", "caption")
 LOCAL = "local"  # the source of what has no id elsewhere
-_SOUND = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".wma", ".w64")
+_SOUND = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".m4a",
+    ".aac",
+    ".aif",
+    ".aiff",
+    ".wma",
+    ".w64",
+)
 _DELIMITERS = (",", "\t", ";", "|")
 _TO_FILL_IN = "unknown: fill in"
 _SQL = """-- Made by `curate scan` for a folder of media.
@@ -128,7 +141,9 @@ def _row(cells: dict[str, str], dataset: str) -> dict[str, str]:
 
 def _of_list(path: Path, folder: MediaFolder, dataset: str) -> list[dict[str, str]]:
     if not path.is_file():
-        raise UsageProblem(f"{path}: no such file, expected a list with a column `file` — check the path")
+        raise UsageProblem(
+            f"{path}: no such file, expected a list with a column `file` — check the path"
+        )
     cells = _parquet_cells(path) if path.suffix.lower() == ".parquet" else _text_cells(path)
     for row in cells:
         row["file"] = _below(row.get("file", ""), folder)
@@ -181,8 +196,8 @@ def _checked(path: Path, names: list[str]) -> list[str]:
     names = [name.strip().lower() for name in names]
     if "file" not in names:
         raise UsageProblem(
-            f"{path}: columns {', '.join(names) or 'none'}, expected one named `file` (and, where known, id, "
-            "split, start_s, end_s, source, source_id, caption) — name it"
+            f"{path}: columns {', '.join(names) or 'none'}, expected one named `file` (and, where "
+            "known, id, split, start_s, end_s, source, source_id, caption) — name it"
         )
     return names
 
@@ -209,7 +224,8 @@ def _card_toml(name: str, rows: list[dict[str, str]]) -> str:
     by_id = all(row["clip_id"] == row["media"] for row in rows)
     lines = [f"title = {_toml(name)}"]
     lines += [
-        f"{key} = {_toml(_TO_FILL_IN)}" for key in ("homepage", "citation", "metadata_licence", "media_licence")
+        f"{key} = {_toml(_TO_FILL_IN)}"
+        for key in ("homepage", "citation", "metadata_licence", "media_licence")
     ]
     lines += [f'modality = "{"audio" if audio else "audio-video"}"', "unidentified = true"]
     lines += [f"media = {_toml(['{clip_id}'] if by_id else [])}", ""]
@@ -219,5 +235,3 @@ def _card_toml(name: str, rows: list[dict[str, str]]) -> str:
         role = ROLES.get(split.lower(), "train")
         lines += ["", f"[splits.{_toml(split)}]", f"role = {_toml(role)}"]
     return "\n".join(lines) + "\n"
-
-

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from curation.errors import UsageProblem
 
-MEDIA_SUFFIXES = frozenset(
-    ".3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .caf .divx .dv .eac3 .flac .flv .gif .ivf .m2ts "
-    ".m2v .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .mxf .nut .oga .ogg .ogv .opus .qt .rm "
-    ".rmvb .snd .ts .tta .vob .w64 .wav .webm .weba .wma .wmv .wv".split()
-)
+MEDIA_SUFFIXES = frozenset((
+    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi",
+    ".caf", ".divx", ".dv", ".eac3", ".flac", ".flv", ".gif", ".ivf", ".m2ts", ".m2v", ".m4a",
+    ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".nut", ".oga", ".ogg", ".ogv", ".opus", ".qt", ".rm", ".rmvb", ".snd", ".ts",
+    ".tta", ".vob", ".w64", ".wav", ".webm", ".weba", ".wma", ".wmv", ".wv",
+))  # fmt: skip
 # What stands in a name for bytes that are no UTF-8: such a name must be text in a manifest.
 _NOT_TEXT = re.compile("[\ud800-\udfff]")
 _PART = re.compile(r"\{[^}]*\}|[^{]+")
@@ -47,7 +49,9 @@ def media_folder(root: Path, *, without: Path | None = None) -> MediaFolder:
         UsageProblem: it is no folder that can be read.
     """
     if not root.is_dir():
-        raise UsageProblem(f"{root}: no such folder, expected one with video or sound files — check the path")
+        raise UsageProblem(
+            f"{root}: no such folder, expected one with video or sound files — check the path"
+        )
     found: dict[str, str] = {}
     not_media = 0
     skipped = None if without is None else _identity(without)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.catalog.build import Built, build
-from curation.catalog.cards import Card, load_cards
+from curation.catalog.cards import Card, card_folders, load_cards
 from curation.catalog.record import dataset_folder, read_record
 from curation.catalog.store import built_datasets, refresh_views
 from curation.errors import Locked, UsageProblem
@@ -91,11 +91,11 @@ def scan_media(
     progress("files")
     media = media_folder(folder or DEFAULT_FOLDER, without=manifests)
     with _locked_patiently(manifests, share):
-        known = load_cards(manifests, *cards)
-        if folder is not None and (names is None or _is_folder(manifests, known, names, list_file)):
+        if folder is not None and (names is None or _is_folder(manifests, cards, names, list_file)):
             name = names[0] if names else dataset_name(folder)
             chosen = [_own(manifests, name, media, list_file)]
         else:
+            known = load_cards(manifests, *cards)
             chosen = _built(manifests, known, names, media, list_file)
     total = sum(len(one.clips.clip_ids) for one in chosen)
     counter = _Counter(total, progress)
@@ -103,11 +103,17 @@ def scan_media(
     for one in chosen:
         counter.label = one.clips.dataset
         scanned = scan(
-            manifests, one.clips, media, config, workers=workers, share=share or ALL, progress=counter.add
+            manifests,
+            one.clips,
+            media,
+            config,
+            workers=workers,
+            share=share or ALL,
+            progress=counter.add,
         )
         still_busy(manifests / "fingerprints" / one.clips.dataset, scanned.busy)
         parts.append(Part(located=one.located, scanned=scanned, built=one.built))
-    if any(part.scanned.changed for part in parts):
+    if any(part.scanned.changed or (part.built and part.built.state == "built") for part in parts):
         with _locked_patiently(manifests, share):
             refresh_views(manifests)
     left = unmatched(media, [one.located for one in chosen])
@@ -128,7 +134,7 @@ class _Counter:
             self._progress(f"{self.label}: clips", self._done, self._total)
 
 
-class _locked_patiently:  # noqa: N801 - used like the function `locked`
+class _locked_patiently:
     """The lock of the manifests; processes that share a scan begin at the same time, and wait."""
 
     def __init__(self, manifests: Path, share: Share | None) -> None:
@@ -153,11 +159,12 @@ class _locked_patiently:  # noqa: N801 - used like the function `locked`
 
 
 def _is_folder(
-    manifests: Path, known: dict[str, Card], names: tuple[str, ...], list_file: Path | None
+    manifests: Path, cards: Sequence[Path], names: tuple[str, ...], list_file: Path | None
 ) -> bool:
     """Whether the name is that of a folder's dataset, which may not be there yet."""
     if len(names) != 1:
         return False
+    known = card_folders(manifests, *cards)
     return list_file is not None or names[0] not in known or is_folder_dataset(manifests, names[0])
 
 
@@ -168,8 +175,6 @@ def _own(manifests: Path, name: str, media: MediaFolder, list_file: Path | None)
     (built,) = build([card], manifests)
     if built.error is not None:
         raise built.error
-    if built.state == "built":
-        refresh_views(manifests)
     rows = _rows(manifests, name)
     located = _listed(manifests, name, rows, media)
     return _Chosen(clips=_with_files(name, rows, located), located=located, built=built)
@@ -195,8 +200,8 @@ def _built(
         if name not in built:
             what = "is not built" if name in known else "unknown dataset"
             raise UsageProblem(
-                f"{name}: {what}, expected one of: {', '.join(built) or 'none is built'} — run: curate fetch "
-                f"--from DIR && curate build {name}"
+                f"{name}: {what}, expected one of: {', '.join(built) or 'none is built'} — run: "
+                f"curate fetch --from DIR && curate build {name}"
             )
     chosen = []
     for name in dict.fromkeys(names or built):
@@ -209,8 +214,8 @@ def _built(
             chosen.append(_Chosen(clips=_with_files(name, rows, located), located=located))
     if not chosen:
         raise UsageProblem(
-            f"{media.root}: no file of a built dataset ({', '.join(built) or 'none is built'}), expected "
-            "file names as in the cards — to scan a folder as a dataset of its own: curate scan DIR"
+            f"{media.root}: no file of a built dataset ({', '.join(built) or 'none is built'}), "
+            "expected file names as in the cards — for a folder as a dataset of its own: curate scan DIR"
         )
     return chosen
 

@@ -16,25 +16,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curation.errors import BadManifest
 from curation.files import sha256_file
 from curation.media import fingerprint
 from curation.media.answer import Answer
 from curation.media.audio_hash import AUDIO_VERSION
+from curation.media.carried import Former
 from curation.media.decoder import Decoder, DecoderConfig, decoding
-from curation.media.fingerprint import (
-    CLIPS, CONTENT, SCAN, ContentFile, PartWriter, fingerprint_folder, part_of, read_part, row_of,
-)  # fmt: skip
+from curation.media.fingerprint import SCAN, PartWriter, Row, fingerprint_folder, part_of, row_of
 from curation.media.locate import MediaFolder, as_text
 from curation.media.video_hash import VIDEO_VERSIONS
-from curation.tasks import ALL, Share, Task, Work, is_done, part_folders, read_record, run, sealing, write_sealed
+from curation.tasks import (
+    ALL,
+    Share,
+    Task,
+    Work,
+    is_done,
+    read_record,
+    run,
+    sealing,
+    write_sealed,
+)
 from curation.verdict import Reason
 
 _MOST_TASKS = 64  # of a small dataset: enough to keep the cores of a machine busy …
 _FEWEST_CLIPS = 8  # … with this many clips each
 _CLIPS_EACH = 256  # of a large one
-_DEPENDS_ON_LIMITS = frozenset((Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED))
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +137,7 @@ def scan(
     stage = fingerprint_folder(manifests, clips.dataset)
     tasks = tasks_of(clips, config)
     scanner = _Scanner(stage, media, config, progress)
-    busy = run(
-        stage, tasks, scanner.worker, workers=workers, share=share, is_current=scanner.is_current
-    )
+    busy = run(stage, tasks, scanner.worker, workers=workers, share=share, is_current=scanner.is_current)
     counts = Counts()
     done = [task for task in tasks if is_done(stage, task)]
     for task in done:
@@ -197,7 +201,7 @@ class _Scanner:
     def _work(self, decoder: Decoder, task: Task, folder: Path) -> dict[str, Any]:
         counts = Counts()
         notes: dict[str, list[Any]] = {}
-        former = _Former(self._stage, task, self._noted)
+        former = Former(self._stage, task, self._noted)
         with PartWriter(folder, task.inputs["about"]) as writer:
             for clip_id, start_s, end_s, file in task.inputs["rows"]:
                 clip = {
@@ -210,7 +214,7 @@ class _Scanner:
                 stamp = None if file is None else self._stamp(file)
                 row, content = self._carried(former, clip, stamp) or self._decoded(decoder, clip)
                 if file is not None:
-                    notes[file] = [*(stamp or [None, None]), row["content_digest"]]
+                    notes[file] = [*(stamp or (None, None)), row["content_digest"]]
                 writer.add(row, content)
                 _count(counts, row)
                 self._progress(1)
@@ -218,7 +222,7 @@ class _Scanner:
         return {"about": task.inputs["about"], "limits": task.inputs["limits"], "counts": asdict(counts)}
 
     def _carried(
-        self, former: "_Former", clip: Row, stamp: list[int] | None
+        self, former: "Former", clip: Row, stamp: list[int] | None
     ) -> tuple[Row, Row | None] | None:
         """The rows of a clip that is as it was; None where it must be decoded."""
         if clip["file"] is None or stamp is None:
@@ -240,7 +244,9 @@ class _Scanner:
 
     def _decoded(self, decoder: Decoder, clip: Row) -> tuple[Row, Row | None]:
         if clip["file"] is None:
-            missing = Answer(status="failed", reason=Reason.NO_MEDIA, detail="no file of it in the folder")
+            missing = Answer(
+                status="failed", reason=Reason.NO_MEDIA, detail="no file of it in the folder"
+            )
             return row_of(missing, clip)
         path = self._media.real_path(clip["file"])
         answer = decoder.scan(path, start_s=clip["start_s"], end_s=clip["end_s"])
@@ -279,56 +285,3 @@ def _count(counts: Counts, row: Row) -> None:
     else:
         reason = str(row["reason"])
         counts.failed[reason] = counts.failed.get(reason, 0) + 1
-
-
-class _Former:
-    """The rows that lie there of the clips of a task, from parts of this or another layout."""
-
-    def __init__(self, stage: Path, task: Task, noted: Callable[[str], dict[str, list[Any]]]) -> None:
-        self._rows: dict[str, tuple[Any, int, Path, dict[str, Any]]] = {}
-        self._content: dict[Path, ContentFile] = {}
-        self._notes: dict[Path, dict[str, list[Any]]] = {}
-        for folder in part_folders(stage):
-            index, _, count = folder.name.partition("-of-")
-            both = min(int(count), task.count)
-            if int(index) % both != task.index % both:
-                continue
-            record = read_record(folder)
-            if record.get("about") == task.inputs["about"]:
-                self._add(folder, record, noted(folder.name))
-
-    def _add(self, folder: Path, record: dict[str, Any], notes: dict[str, list[Any]]) -> None:
-        try:
-            _, table = read_part(folder / CLIPS)
-            self._content[folder] = ContentFile(folder / CONTENT)
-        except (BadManifest, OSError, ValueError):
-            return  # damaged: its clips are decoded again
-        self._notes[folder] = notes
-        for place, clip_id in enumerate(table["clip_id"].to_pylist()):
-            self._rows[clip_id] = (table, place, folder, record["limits"])
-
-    def find(self, clip: Row, limits: dict[str, Any]) -> tuple[Row, list[Any] | None] | None:
-        """The row of a clip that these limits would give too, and what was noted of its file."""
-        if clip["clip_id"] not in self._rows:
-            return None
-        table, place, folder, former_limits = self._rows[clip["clip_id"]]
-        if any(table[name][place].as_py() != clip[name] for name in ("start_s", "end_s", "file")):
-            return None
-        row = {name: _value(table[name][place]) for name in table.column_names}
-        if limits != former_limits:
-            longest = limits["max_duration_s"]
-            if row["reason"] in _DEPENDS_ON_LIMITS or row["reason"] == Reason.TOO_LONG:
-                return None
-            if row["status"] == "scanned" and row["duration_s"] > longest:
-                return None
-        return row, self._notes[folder].get(clip["file"])
-
-    def content(self, clip_id: str) -> Row:
-        """The content row of a clip that was scanned."""
-        return self._content[self._rows[clip_id][2]].row(clip_id)
-
-
-def _value(scalar: Any) -> Any:
-    """A value of a row; a list as a NumPy array."""
-    values = getattr(scalar, "values", None)
-    return scalar.as_py() if values is None else values.to_numpy(zero_copy_only=False)

@@ -25,9 +25,13 @@ def notes(found: Found) -> list[str]:
     lines = []
     for part in found.parts:
         if part.built and sum(part.built.tally.failed.values()):
-            lines.append(f"{part.scanned.dataset}: list: {part.built.tally.sentence()}; see problems.parquet")
+            lines.append(
+                f"{part.scanned.dataset}: list: {part.built.tally.sentence()}; see problems.parquet"
+            )
         if not part.scanned.sealed:
-            lines.append(f"{part.scanned.dataset}: {part.scanned.done} of {part.scanned.tasks} parts are done")
+            lines.append(
+                f"{part.scanned.dataset}: {part.scanned.done} of {part.scanned.tasks} parts are done"
+            )
     return lines
 
 

@@ -10,7 +10,7 @@ n-th sample always belongs to n / rate seconds.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,16 +27,19 @@ Sink = Callable[[np.ndarray], None]
 
 
 class SoundTrack:
-    """Takes decoded frames of sound with their times in the file and gives samples on the clip's clock."""
+    """Takes decoded frames of sound with their times in the file, gives samples on the clip's clock."""
 
     def __init__(self, sink: Sink, rate_hz: int) -> None:
         self._sink, self._rate_hz = sink, rate_hz
-        self._zero_s: float | None = None  # in the file, of the clip's clock
+        self.zero_s: float | None = None  # in the file, of the clip's clock
         self._held: list[tuple[float, np.ndarray]] = []  # time in the file and samples, until then
         self._resampler: av.AudioResampler | None = None
+        self._in_hz = 0  # the rate in the file
+        self._joined: list[np.ndarray] = []  # samples at that rate that wait to be resampled
+        self._waiting = 0  # how many
         self._anchor_s = 0.0  # in the file, of the first sample since the resampler began
+        self._in = 0  # samples of the file since
         self._out = 0  # samples that came out of it since
-        self._in = 0  # samples that went in since
         self._stop: int | None = None  # place on the clip's clock where the clip ends
         self._next = 0  # place on the clip's clock of the next sample for the sink
         self.end_s: float | None = None  # in the file, of the last sample
@@ -49,8 +52,8 @@ class SoundTrack:
         return self._next / self._rate_hz
 
     def starts_at(self, zero_s: float, length_s: float | None = None) -> None:
-        """Say where in the file the clip's clock begins, and how long the clip is; what was held goes on."""
-        self._zero_s = zero_s
+        """Say where in the file the clip's clock begins, and how long it is; what was held goes on."""
+        self.zero_s = zero_s
         self._stop = None if length_s is None else round(length_s * self._rate_hz)
         held, self._held = self._held, []
         for begin_s, wave in held:
@@ -65,52 +68,63 @@ class SoundTrack:
         rate = frame.sample_rate
         expected_s = self._anchor_s + self._in / rate
         if begin_s is None:
-            begin_s = expected_s if self._resampler else self.end_s or 0.0
-        if self._resampler is None or not -_GAP_S < begin_s - expected_s < _GAP_S:
-            self._begin(begin_s)
+            begin_s = expected_s if self._in else self.end_s or 0.0
+        if rate != self._in_hz or not -_GAP_S < begin_s - expected_s < _GAP_S:
+            self._begin(rate, begin_s)
         if self.begin_s is None:
             self.begin_s = begin_s
-        frame.pts = None  # how long a sound lasts is told by its samples
-        try:
-            self._resample(frame)
-        except ValueError:  # the format changed within the file
-            self._begin(begin_s)
-            self._resample(frame)
-        self._in += frame.samples
+        wave = mono(frame)
+        self._joined.append(wave)
+        self._waiting += len(wave)
+        self._in += len(wave)
         self.end_s = self._anchor_s + self._in / rate
-        if self.spectrum.wants(frame):
-            self.spectrum.add(frame)
+        if self._waiting >= rate * _JOINED_S:
+            self._resample()
 
     def finish(self) -> None:
         """Hand on what is still inside."""
         self._flush()
-        if self._zero_s is None and self._held:
+        if self.zero_s is None and self._held:
             self.starts_at(self._held[0][0])
 
-    def _begin(self, begin_s: float) -> None:
+    def _begin(self, rate: int, begin_s: float) -> None:
         import av
 
         self._flush()
-        self._resampler = av.AudioResampler(
-            format="flt", layout="mono", rate=self._rate_hz, frame_size=int(_JOINED_S * self._rate_hz)
-        )
-        self._anchor_s, self._out, self._in = begin_s, 0, 0
+        if rate != self._rate_hz:
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
+        self._in_hz, self._anchor_s, self._out, self._in = rate, begin_s, 0, 0
 
-    def _resample(self, frame: "av.AudioFrame | None") -> None:
-        assert self._resampler is not None, "no frame came yet"
+    def _resample(self) -> None:
+        """Bring what was joined to our rate; joined, because each frame costs more than its samples."""
+        import av
+
+        wave = np.concatenate(self._joined)
+        self._joined, self._waiting = [], 0
+        self.spectrum.add(wave, self._in_hz)
+        if self._resampler is None:
+            self._pass(wave)
+            return
+        frame = av.AudioFrame.from_ndarray(wave[None], format="flt", layout="mono")
+        frame.sample_rate = self._in_hz
         for part in self._resampler.resample(frame):
-            wave = part.to_ndarray().reshape(-1)
-            begin_s = self._anchor_s + self._out / self._rate_hz
-            self._out += len(wave)
-            self._hand_on(begin_s, wave)
+            self._pass(part.to_ndarray().reshape(-1))
+
+    def _pass(self, wave: np.ndarray) -> None:
+        begin_s = self._anchor_s + self._out / self._rate_hz
+        self._out += len(wave)
+        self._hand_on(begin_s, wave)
 
     def _flush(self) -> None:
+        if self._joined:
+            self._resample()
         if self._resampler is not None:
-            self._resample(None)
+            for part in self._resampler.resample(None) if self._in else ():
+                self._pass(part.to_ndarray().reshape(-1))
             self._resampler = None
 
     def _hand_on(self, begin_s: float, wave: np.ndarray) -> None:
-        if self._zero_s is not None:
+        if self.zero_s is not None:
             self._place(begin_s, wave)
             return
         self._held.append((begin_s, wave))
@@ -118,8 +132,8 @@ class SoundTrack:
             self.starts_at(self._held[0][0])
 
     def _place(self, begin_s: float, wave: np.ndarray) -> None:
-        assert self._zero_s is not None, "samples have no place before the clock has begun"
-        place = round((begin_s - self._zero_s) * self._rate_hz)
+        assert self.zero_s is not None, "samples have no place before the clock has begun"
+        place = round((begin_s - self.zero_s) * self._rate_hz)
         if self._stop is not None:
             wave = wave[: max(0, self._stop - place)]
             place = min(place, self._stop)
@@ -140,60 +154,47 @@ class SoundTrack:
 
 
 class SpectrumSamples:
-    """Short stretches from all of a sound at its own rate, whatever its length, to look at its spectrum."""
+    """Short stretches of a sound at its own rate, evenly spaced, to look at its spectrum."""
 
     def __init__(self) -> None:
         self._blocks: list[np.ndarray] = []
-        self._open: list[np.ndarray] = []
-        self._open_samples = 0
+        self._rest = np.zeros(0, np.float32)
         self._every = 4  # of so many blocks one is kept
         self._skip = 0  # samples until the next one begins
         self.rate_hz = 0
 
-    def wants(self, frame: "av.AudioFrame") -> bool:
-        """Whether the next frame has samples to look at; most have none."""
-        if self._skip >= frame.samples:
-            self._skip -= frame.samples
-            return False
-        return True
-
-    def add(self, frame: "av.AudioFrame") -> None:
-        """Take a frame that is wanted."""
-        if frame.sample_rate != self.rate_hz:  # it changed within the file: the latest counts
-            self._blocks, self._open, self._open_samples = [], [], 0
-            self.rate_hz = frame.sample_rate
-        wave = mono(frame)[self._skip :]
-        self._skip = 0
-        while len(wave):
-            taken = wave[: _BLOCK - self._open_samples]
-            self._open.append(taken)
-            self._open_samples += len(taken)
-            wave = wave[len(taken) :]
-            if self._open_samples == _BLOCK:
-                self._close()
-                gap = min((self._every - 1) * _BLOCK, len(wave))
-                self._skip = (self._every - 1) * _BLOCK - gap
-                wave = wave[gap:]
-
-    def _close(self) -> None:
-        self._blocks.append(np.concatenate(self._open))
-        self._open, self._open_samples = [], 0
-        if len(self._blocks) == 2 * _BLOCKS:
-            self._blocks, self._every = self._blocks[::2], self._every * 2
+    def add(self, wave: np.ndarray, rate_hz: int) -> None:
+        """Take the next samples."""
+        if rate_hz != self.rate_hz:  # it changed within the file: the latest counts
+            self._blocks, self._rest, self.rate_hz = [], wave[:0], rate_hz
+        wave = np.concatenate([self._rest, wave])
+        begin = self._skip
+        while begin + _BLOCK <= len(wave):
+            self._blocks.append(wave[begin : begin + _BLOCK].copy())
+            if len(self._blocks) == 2 * _BLOCKS:
+                self._blocks, self._every = self._blocks[::2], self._every * 2
+            begin += self._every * _BLOCK
+        self._skip = max(0, begin - len(wave))
+        self._rest = wave[begin:]
 
     def wave(self) -> np.ndarray:
         """Exactly 64 stretches, evenly spaced, one after another; of a very short sound all of it."""
         if not self._blocks:
-            return np.concatenate([np.zeros(0, np.float32), *self._open])
+            return self._rest
         chosen = np.linspace(0, len(self._blocks) - 1, _BLOCKS).astype(int)
         return np.concatenate([self._blocks[i] for i in chosen])
 
 
 def mono(frame: "av.AudioFrame") -> np.ndarray:
     """The mean of the channels at their own rate, float32 of full scale 1."""
-    if frame.format.name == "fltp" and len(frame.planes) <= 2:  # most of all sounds, without a detour
-        planes = [np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes]
-        return planes[0].copy() if len(planes) == 1 else (planes[0] + planes[1]) * np.float32(0.5)
+    planes: Any = frame.planes
+    if frame.format.name == "fltp" and len(planes) <= 2:  # most of all sounds, without a detour
+        left = np.frombuffer(planes[0], np.float32, frame.samples)
+        if len(planes) == 1:
+            return left.copy()
+        right = np.frombuffer(planes[1], np.float32, frame.samples)
+        both: np.ndarray = (left + right) * np.float32(0.5)
+        return both
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
@@ -201,4 +202,5 @@ def mono(frame: "av.AudioFrame") -> np.ndarray:
     if samples.dtype.kind != "f":
         wave -= 128 if samples.dtype == np.uint8 else 0
         wave /= 2.0 ** (8 * samples.dtype.itemsize - 1)
-    return wave.mean(axis=0, dtype=np.float32) if len(wave) > 1 else wave[0]
+    mixed: np.ndarray = wave.sum(axis=0) / np.float32(len(wave))
+    return mixed

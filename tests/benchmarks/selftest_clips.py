@@ -52,9 +52,10 @@ def main() -> None:
     if ran.returncode not in (0, 3):
         sys.exit(ran.returncode)
     document = json.loads(ran.stdout)
+    tables = document.pop("text")
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     (args.out / "selftest.json").write_text(text, encoding="utf-8")
-    print(document["text"])
+    print(tables)
 
 
 if __name__ == "__main__":

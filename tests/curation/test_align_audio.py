@@ -136,21 +136,24 @@ def test_levels_that_never_change_match_nothing(level: int):
 def test_tier_wants_more_of_a_short_stretch_and_much_for_auto():
     def tier(*, ambiguous: bool = False, **values: float) -> str | None:
         given = {
-            "score": 0.9, "strength": 9.0, "offset_s": 0.0, "start_s": 0.0, "shared_s": 6.0,
+            "score": 0.9, "strength": 11.0, "offset_s": 0.0, "start_s": 0.0, "shared_s": 6.0,
             "informative_s": 4.0, "speed": 1.0, "pitch": 1.0,
         }  # fmt: skip
         return AudioMatch(**(given | values), ambiguous=ambiguous).tier
 
     assert tier() == "auto"
-    assert tier(strength=7.9) == "review"
-    assert tier(score=0.5) == "review"
+    assert tier(strength=9.9) == "review"
+    assert tier(score=0.69) == "review"
     assert tier(shared_s=3.0) == "review"
-    assert tier(informative_s=1.0) == "review"
+    assert tier(informative_s=2.4) == "review"
     assert tier(strength=3.4) is None
     assert tier(strength=4.0, shared_s=2.1) == "review"
     assert tier(strength=4.0, shared_s=1.9) is None
     assert tier(ambiguous=True) == "review"
     assert tier(strength=4.0, ambiguous=True) is None
+    assert tier(strength=4.0, speed=1.05) is None
+    assert tier(strength=4.0, pitch=0.95) is None
+    assert tier(strength=5.0, speed=1.05, pitch=0.95) == "review"
 
 
 @pytest.mark.shared

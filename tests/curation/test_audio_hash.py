@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from curation.corpus.sound_edits import SOUND_EDITS, filtered, resampled
 from curation.corpus.sound_scenes import SCENES, STEADY, scene, steady
 from curation.media.audio_hash import (

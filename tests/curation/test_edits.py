@@ -10,7 +10,7 @@ import pytest
 from curation.corpus import picture_edits as do
 from curation.corpus import picture_scenes as draw
 from curation.corpus.edits import ALL_EDITS, COMBINATIONS, EDITS, SOUND_COPIES, edited, plant
-from curation.corpus.film import Film, cut, picture_of, planes, read_film, write_film
+from curation.corpus.film import Coding, Film, cut, picture_of, planes, read_film, write_film
 from curation.corpus.near_misses import DEGENERATE, PAIRS, pair_of
 from curation.corpus.planting import BASE, COPY, NEAR_MISS, UNREADABLE, copy_beginning, plant_all, stems
 from curation.corpus.sound_edits import SOUND_EDITS
@@ -236,6 +236,14 @@ def test_sound_is_placed_where_it_begins(film, tmp_path):
     beginning = read_film(tmp_path / "late.mp4", longest_s=1.0)
     assert len(beginning.frames) == FPS
     assert beginning.wave.shape[1] == 22_050
+
+
+def test_a_sound_alone_is_as_long_as_it_is(film, tmp_path):
+    write_film(do.no_picture(replace(film, coding=Coding(audio="pcm_s16le")), None), tmp_path / "a.wav")
+    read = read_film(tmp_path / "a.wav")
+    assert not read.frames
+    assert read.end_s == pytest.approx(END_S)
+    assert alike(read.wave[0], film.wave[0]) > 0.999
 
 
 def test_clips_of_wide_pixels_are_read_as_they_are_seen(film, tmp_path):

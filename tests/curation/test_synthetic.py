@@ -1,5 +1,6 @@
 """The offline corpus: what was planted is found, by the rules it was planted for, and nothing else."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -463,3 +464,23 @@ def test_media_have_the_same_bytes_at_every_run(corpus, media, tmp_path):
         written = media / corpus.planted.media.files[key]
         if written.suffix == ".mp4":
             assert (tmp_path / "again.mp4").read_bytes() == written.read_bytes(), key
+
+
+@pytest.mark.slow
+def test_the_detector_finds_every_copy_and_leaves_near_misses_alone(corpus, media, tmp_path, curate):
+    manifests = tmp_path / "manifests"
+    shutil.copytree(corpus.manifests, manifests, ignore=shutil.ignore_patterns("clean", "raw"))
+    sets, place = "vggsound,audiocaps,clotho,avsync15", ("--manifests", str(manifests))
+    code, out, err = curate("scan", str(media), "--dataset", sets, "--json", *place)
+    assert code == 3, err  # most clips have no media, one file is damaged
+    code, out, err = curate("duplicates", "--test", sets, "--json", *place)
+    assert code in (0, 3), err
+    found = {(pair["a"], pair["b"]): pair for pair in json.loads(out)["pairs"]}
+    planted = corpus.planted.media
+    auto = {key: pair["rule"] for key, pair in found.items() if pair["tier"] == "auto"}
+    assert auto == {("/".join(copy.heldout), "/".join(copy.train)): copy.rule for copy in planted.copies}
+    for copy in planted.copies:
+        pair = found["/".join(copy.heldout), "/".join(copy.train)]
+        assert pair["offset_s"] == pytest.approx(copy.offset_s, abs=0.1)
+        assert pair["speed"] == pytest.approx(copy.speed, abs=0.01)
+        assert pair["mirrored"] in (copy.mirrored, None)

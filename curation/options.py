@@ -1,10 +1,14 @@
 """The options that several commands of `curate` have, each with one meaning everywhere."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from curation.tasks import Share
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -35,6 +39,27 @@ class Seconds(click.FloatRange):
         if seconds != seconds:
             self.fail(f"{value!r}, expected a number of seconds", param, ctx)
         return seconds
+
+
+class TaskShare(click.ParamType["Share"]):
+    """`i/n`: the tasks that one of n processes does."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Share":
+        from curation.tasks import Share
+
+        if isinstance(value, Share):
+            return value
+        index, mark, count = str(value).partition("/")
+        if not (mark and index.isdecimal() and count.isdecimal() and int(index) < int(count) <= 1_000_000):
+            self.fail(f"{value!r}, expected i/n with i from 0 to n - 1, as 0/8", param, ctx)
+        return Share(index=int(index), count=int(count))
+
+
+def num_workers(asked: int | None) -> int:
+    """How many work at a time: as many as were asked for, else one for each core of this process."""
+    return asked or len(os.sched_getaffinity(0))
 
 
 def shared(command: _Command) -> _Command:
@@ -101,6 +126,12 @@ margin = click.option(
 )
 replace = click.option(
     "--replace", is_flag=True, help="Make it anew though there is another of its name."
+)
+workers = click.option(
+    "--workers", type=click.IntRange(1, 1024), metavar="N", help="How many work at a time; else one a core."
+)
+share = click.option(
+    "--task", "share", type=TaskShare(), metavar="i/n", help="Only this share, for schedulers of jobs."
 )
 yes = click.option("--yes", is_flag=True, help="Fetch without asking.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")

@@ -56,7 +56,7 @@ def test_commands_of_readmes_run_and_print_what_stands_there(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In order, in an empty folder, each with exit code 0; every line shown is a line printed."""
+    """In order, in an empty folder, each to its end; every line shown is a line printed."""
     monkeypatch.chdir(tmp_path)
     printed: list[str] = []
     for line in _console_lines(path.read_text(encoding="utf-8")):
@@ -67,7 +67,7 @@ def test_commands_of_readmes_run_and_print_what_stands_there(
         for command in line[2:].split("&&"):
             words = shlex.split(command, comments=True)
             assert words[0] == "curate", command
-            assert _run(words[1:]) == 0, command
+            assert _run(words[1:]) in (0, 3), command  # 3: done, and most of the corpus has no media
             printed += [text.rstrip() for text in capsys.readouterr().out.splitlines()]
     for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.S):
         exec(compile(block, str(path), "exec"), {})  # on what the commands above built

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from curation import options
-from curation.commands.scan import TaskShare
 from curation.console import finish
 
 if TYPE_CHECKING:
@@ -28,10 +27,8 @@ if TYPE_CHECKING:
     metavar="NAMES",
     help="Only in these sets; without it in everything that was scanned.",
 )
-@click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Without it one a core.")
-@click.option(
-    "--task", "share", type=TaskShare(), metavar="i/n", help="Only this share, for schedulers of jobs."
-)
+@options.workers
+@options.share
 @options.shared
 def duplicates(
     tests: tuple[str, ...] | None,
@@ -49,8 +46,6 @@ def duplicates(
     \b
     Example: curate duplicates --test vggsound,audiocaps
     """
-    import os
-
     from curation.tasks import ALL, one_thread
 
     one_thread()
@@ -69,7 +64,7 @@ def duplicates(
     with Progress("duplicates") as progress:
         found = find_duplicates(
             chosen,
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=options.num_workers(workers),
             share=share or ALL,
             progress=progress.item,
         )

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,24 +11,6 @@ from curation.console import finish
 
 if TYPE_CHECKING:
     from curation.tasks import Share
-
-
-class TaskShare(click.ParamType["Share"]):
-    """`i/n`: the tasks that one of n processes does."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Share":
-        from curation.tasks import Share
-
-        if isinstance(value, Share):
-            return value
-        index, mark, count = str(value).partition("/")
-        if not (
-            mark and index.isdecimal() and count.isdecimal() and int(index) < int(count) <= 1_000_000
-        ):
-            self.fail(f"{value!r}, expected i/n with i from 0 to n - 1, as 0/8", param, ctx)
-        return Share(index=int(index), count=int(count))
 
 
 @click.command()
@@ -73,12 +55,8 @@ class TaskShare(click.ParamType["Share"]):
     metavar="SECONDS",
     help="For one clip; then its decoder is killed.",
 )
-@click.option(
-    "--workers", type=click.IntRange(1, 1024), metavar="N", help="Decoders; without it one a core."
-)
-@click.option(
-    "--task", "share", type=TaskShare(), metavar="i/n", help="Only this share, for schedulers of jobs."
-)
+@options.workers
+@options.share
 @options.shared
 def scan(
     folder: Path | None,
@@ -119,7 +97,7 @@ def scan(
             names,
             list_file,
             config,
-            workers=workers or len(os.sched_getaffinity(0)),
+            workers=options.num_workers(workers),
             share=share,
             progress=progress.item,
         )

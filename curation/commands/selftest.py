@@ -34,14 +34,7 @@ from curation.options import CommaList
     metavar="DIR",
     help="Where copies and fingerprints are kept; what is there is not made again.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    metavar="N",
-    help="Processes that work side by side.",
-)
+@options.workers
 @click.option(
     "--format",
     "format_",
@@ -56,7 +49,7 @@ def selftest(
     clips: int,
     edits: tuple[str, ...] | None,
     out: Path,
-    workers: int,
+    workers: int | None,
     format_: str,
     manifests: Path,
     cards: tuple[Path, ...],
@@ -70,6 +63,9 @@ def selftest(
     \b
     Example: curate selftest demo/metadata/media --clips 4 --edits mirror,crop10,crf35
     """
+    from curation.tasks import one_thread
+
+    one_thread()
     from curation.corpus.recall_text import as_json as document_of
     from curation.corpus.recall_text import summary, text
     from curation.corpus.selftest import choose, known_edits, run
@@ -80,7 +76,7 @@ def selftest(
     wanted = known_edits(edits or ())
     chosen = choose(folder, clips)
     with locked(out), Progress("selftest") as progress:
-        result = run(chosen, out, edits=wanted, workers=workers, tell=progress.item)
+        result = run(chosen, out, edits=wanted, workers=options.num_workers(workers), tell=progress.item)
     measured = result.measured
     lines = summary(measured)
     failed = len(result.unscanned) + len(result.unreadable)

@@ -55,8 +55,9 @@ def summary(found: Duplicated) -> str:
     told = ", ".join(f"{rule} {n:,}" for rule, n in rules if n)
     groups = clusters(found.pairs).components
     parts = [
-        f"{number(found.clips, 'clip')}: {number(len(pairs), 'pair')} = {auto:,} auto + "
-        f"{len(pairs) - auto:,} review" + (f" ({told})" if told else ""),
+        f"{number(len(pairs), 'pair')} = {auto:,} auto + {len(pairs) - auto:,} review"
+        + (f" ({told})" if told else "")
+        + f" among {number(found.clips, 'clip')}",
         f"{number(len(groups), 'cluster')}, {number(found.aligned, 'pair')} aligned",
         f"{len(found.unknown.clips):,} unknown",
     ]

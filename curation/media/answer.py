@@ -24,6 +24,7 @@ ARRAYS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "audio_item": ("<u4", ()),
     "audio_bands": ("|u1", (None,)),
 }
+NO_MEMORY = 12  # the exit code of a child that had too little even to answer
 _MOST_HEADER_BYTES = 1 << 16
 _MOST_BYTES = 1 << 30  # an hour of thumbnails is 30 MB
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from curation.media.answer import Answer, values_of, write_answer
+from curation.media.answer import NO_MEMORY, Answer, values_of, write_answer
 from curation.media.audio_hash import RATE_HZ, SoundHasher, bandwidth_hz
 from curation.media.container import Limits, Unscannable
 from curation.media.decode import decode
@@ -154,7 +154,10 @@ def main() -> None:
     av.logging.set_level(None)
     limit_itself(memory_bytes)
     with open(answers_to, "wb") as answers:
-        serve(sys.stdin.buffer, answers)
+        try:
+            serve(sys.stdin.buffer, answers)
+        except MemoryError:  # too little even to say so
+            os._exit(NO_MEMORY)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ can be decoded is `damaged`.
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from curation.media.container import TELLS_DURATION, Limits, Unscannable, chosen_streams, opened
+from curation.media.container import TELLS_DURATION, Limits, Unscannable, chosen_streams, opened, refused
 from curation.media.facts import NEARLY_S, Cut, Facts, cut_of
 from curation.media.sound import SoundTrack
 from curation.media.spare import KNOWS_SPARE, SparePictures
@@ -68,7 +68,10 @@ def decode(
         if video is not None and pictures_fps and video.codec_context.name in KNOWS_SPARE:
             run.leave_out_spare(pictures_fps)
         run.all_packets()
-        return run.facts(), run.track
+        facts, track = run.facts(), run.track
+    if facts is None:
+        raise refused(path, limits, run.harm() or "nothing can be decoded")
+    return facts, track
 
 
 def _nowhere(wave: "np.ndarray") -> None:
@@ -242,17 +245,13 @@ class _Run:
         """When the last picture stops being shown, on the clip's clock."""
         return None if self._zero_s is None or not self.num_frames else self._video_end_s - self._zero_s
 
-    def facts(self) -> Facts:
-        """What was found.
-
-        Raises:
-            Unscannable: neither a picture nor sound came out.
-        """
+    def facts(self) -> Facts | None:
+        """What was found; None where neither a picture nor sound came out."""
         heard = self.track.duration_s > 0
         if not self.num_frames and not heard:
-            raise Unscannable(Reason.DAMAGED, self._harm() or "nothing can be decoded")
+            return None
         ends = (self.picture_end_s or 0.0, self.track.duration_s if heard else 0.0)
-        facts = Facts(duration_s=round(max(ends), 6), damage=self._harm())
+        facts = Facts(duration_s=round(max(ends), 6), damage=self.harm())
         if self.num_frames:
             self._tell_video(facts)
         if heard and self._audio is not None:
@@ -274,7 +273,7 @@ class _Run:
         span_s = self._video_at_s - self.first_s
         facts.fps = round((facts.num_frames - 1) / span_s, 3) if span_s > 0 else None
 
-    def _harm(self) -> str | None:
+    def harm(self) -> str | None:
         """What could not be decoded, in words; None where all was."""
         said = []
         if self._refused:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from curation.media.answer import Answer, BadAnswer, read_answer
+from curation.media.answer import NO_MEMORY, Answer, BadAnswer, read_answer
 from curation.tasks import Stopped
 from curation.verdict import Reason
 
@@ -46,6 +46,12 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers = -1
         self._clips = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the child, where there is one."""
+        process = self._process
+        return None if process is None else process.pid
 
     def scan(self, path: str, *, start_s: float | None = None, end_s: float | None = None) -> Answer:
         """What became of the clip in the file at `path`, whatever that file does."""
@@ -106,6 +112,8 @@ class Decoder:
         self.close()
         if code == -signal.SIGXCPU:
             return _failed(Reason.TIMEOUT, f"not done after {self._config.timeout_s:g} s")
+        if code == NO_MEMORY:
+            return _failed(Reason.OUT_OF_MEMORY, "while it was decoded")
         how = f"ended with {code}"
         if code is not None and code < 0:
             with contextlib.suppress(ValueError):

@@ -59,8 +59,8 @@ def test_pictures_and_sound_come_at_their_times(name: str, options: Any, tmp_pat
     assert facts.duration_s == pytest.approx(2, abs=0.1)
     assert facts.damage is None
     begin = RATE_HZ // 2
-    expected = tone(np.arange(begin, begin + RATE_HZ) / RATE_HZ)
-    best, likeness = best_lag(wave[begin - 700 :][: RATE_HZ + 1400], expected)
+    expected = tone(np.arange(begin, begin + RATE_HZ // 2) / RATE_HZ)
+    best, likeness = best_lag(wave[begin - 700 :][: RATE_HZ // 2 + 1400], expected)
     best -= 700
     assert likeness > 0.97
     assert abs(best) <= 24 or "avi" in name, (
@@ -72,7 +72,7 @@ def best_lag(wave: np.ndarray, expected: np.ndarray) -> tuple[int, float]:
     """How many samples later than at the beginning a wave sounds as expected, and how much."""
     lags = range(len(wave) - len(expected) + 1)
     likeness = [_likeness(wave[lag : lag + len(expected)], expected) for lag in lags]
-    return int(np.argmax(likeness)), max(likeness)
+    return lags[int(np.argmax(likeness))], max(likeness)
 
 
 def sounds_like(wave: np.ndarray, begin_s: float) -> bool:
@@ -169,7 +169,7 @@ def test_eight_channels_and_eight_kilohertz_become_one_at_our_rate(tmp_path: Pat
 
 
 def test_cover_art_is_no_picture(tmp_path: Path) -> None:
-    path = tmp_path / "song.m4a"
+    path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as out:
         sound = out.add_stream("aac", rate=44100, layout="mono")
         cover = out.add_stream("mjpeg", rate=1)

@@ -52,7 +52,8 @@ class TaskShare(click.ParamType["Share"]):
         if isinstance(value, Share):
             return value
         index, mark, count = str(value).partition("/")
-        if not (mark and index.isdecimal() and count.isdecimal() and int(index) < int(count) <= 1_000_000):
+        numbers = mark and index.isdecimal() and count.isdecimal()
+        if not numbers or not int(index) < int(count) <= 1_000_000:
             self.fail(f"{value!r}, expected i/n with i from 0 to n - 1, as 0/8", param, ctx)
         return Share(index=int(index), count=int(count))
 
@@ -128,7 +129,10 @@ replace = click.option(
     "--replace", is_flag=True, help="Make it anew though there is another of its name."
 )
 workers = click.option(
-    "--workers", type=click.IntRange(1, 1024), metavar="N", help="How many work at a time; else one a core."
+    "--workers",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="How many work at a time; without it one a core.",
 )
 share = click.option(
     "--task", "share", type=TaskShare(), metavar="i/n", help="Only this share, for schedulers of jobs."

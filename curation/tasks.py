@@ -161,16 +161,18 @@ class _Pool:
     def run(self, workers: int) -> None:
         # Ends are waited for by events: a join that a signal interrupts takes its thread for ended.
         ends = [threading.Event() for _ in range(workers)]
-        for end in ends:
-            threading.Thread(target=self._work, args=(end,), daemon=True).start()
+        threads = [threading.Thread(target=self._work, args=(end,), daemon=True) for end in ends]
         try:
+            for thread in threads:
+                thread.start()
             for end in ends:
                 while not end.wait(_SIGNALS_S):
                     pass
         finally:  # also by a signal: what they hold must end before we do
             self._stop.set()
-            for end in ends:
-                end.wait()
+            for thread, end in zip(threads, ends, strict=True):
+                while not end.wait(_SIGNALS_S) and thread.ident is not None:
+                    pass
         if self._errors:
             raise self._errors[0]
 

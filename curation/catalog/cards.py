@@ -20,8 +20,8 @@ from curation.errors import BadCard, UsageProblem
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of datasets and files: safe as SQL identifier and path
 # a list of one's own, given to --test or --train as a file: a dataset of the file's name
 OWN_LIST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,80}\.(csv|tsv|txt|parquet)", flags=re.IGNORECASE)
-# names of our own views, files and folders beside the datasets; a dataset may be named `clips`, as folders
-# of clips are, and then has no view of its own
+# names of our own views, files and folders beside the datasets; a dataset may be named `clips`, as
+# folders of clips are, and then has no view of its own
 RESERVED = (
     "problems", "evidence", "overlaps", "twins", "clean", "fingerprints", "duplicates",
     "manifests", OWN_LISTS,

@@ -79,10 +79,9 @@ def scan(
     \b
     Example: curate scan clips
     """
-    import os
+    from curation.tasks import one_thread
 
-    # Before NumPy is loaded: its threads cost time to start, and nothing here multiplies matrices.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    one_thread()
     from curation.media.decoder import DecoderConfig
     from curation.media.run import scan_media
     from curation.media.scan_text import as_json_of, scanned_text, summary

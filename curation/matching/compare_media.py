@@ -120,6 +120,7 @@ def compared(
                 f"{selection.key}: the media of {selection.dataset} were not scanned, expected one of: "
                 f"{', '.join(scanned)} — run: curate scan --dataset {selection.dataset} DIR"
             )
+    _one_version(manifests, scanned)
     with work_connection(manifests) as db:
         items = {test.name: frozenset(_keys(db, manifests, test)) for test in heldout}
         allowed: dict[str, frozenset[str]] | None = None
@@ -134,6 +135,20 @@ def compared(
     return Compared(
         manifests=manifests, tests=heldout, trains=trains, digests=scanned, items=items, allowed=allowed
     )
+
+
+def _one_version(manifests: Path, scanned: dict[str, str]) -> None:
+    """Raise UsageProblem where datasets were hashed in ways that cannot be compared."""
+    seen: dict[tuple[str, str], str] = {}
+    for dataset in scanned:
+        about = read_scan(manifests, dataset)["about"]
+        seen.setdefault((about["hash_version"], about["audio_version"]), dataset)
+    if len(seen) > 1:
+        said = "; ".join(f"{dataset}: {', '.join(version)}" for version, dataset in sorted(seen.items()))
+        raise UsageProblem(
+            f"{manifests}: fingerprints of several versions ({said}), expected one, as hashes of two are "
+            "never compared — scan the others again, with the same --hash"
+        )
 
 
 def _keys(db: "duckdb.DuckDBPyConnection", manifests: Path, selection: Selection) -> list[Key]:

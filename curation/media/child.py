@@ -152,6 +152,8 @@ def main() -> None:
 
     gc.set_threshold(50_000)  # there are no cycles worth looking for among millions of frames
     av.logging.set_level(None)
+    # What ends the process where it is refused memory, and is made once: the buffer of matrix products.
+    np.dot(np.ones((128, 128), np.float32), np.ones((128, 128), np.float32))
     limit_itself(memory_bytes)
     with open(answers_to, "wb") as answers:
         try:

@@ -27,6 +27,7 @@ FORMATS = (
 # What a file says of its own length is exact in these.
 TELLS_DURATION = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "wav", "flac"))
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) (?:exceeds specified max pixel count|is invalid)")
+_HERE = "from here on"
 _ENOUGH = 4  # packets to hear what a decoder says of them
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC
 # First bytes of such files, behind an offset: a file that has them is a damaged one, any other is none.
@@ -158,20 +159,24 @@ def _decodes(stream: "Stream") -> bool:
 
 
 def refused(path: str, limits: Limits, detail: str) -> Unscannable:
-    """Why nothing of a file came out: it is damaged, or its pictures are too large, which decoders only log."""
+    """Why nothing of a file came out: damage, or pictures that are too large, which decoders only log."""
     import av
 
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
     try:
-        with av.logging.Capture() as said, opened(path, limits) as container:
-            for _, packet in zip(range(_ENOUGH), container.demux(video=0), strict=False):
-                packet.decode()
+        with av.logging.Capture() as said:
+            av.logging.log(av.logging.ERROR, __name__, _HERE)  # what was said before may come again
+            with opened(path, limits) as container:
+                for _, packet in zip(range(_ENOUGH), container.demux(video=0), strict=False):
+                    packet.decode()
     except (av.error.FFmpegError, ValueError, IndexError):
         pass
     finally:
         av.logging.set_level(level)
-    for _, _, message in said:
+    messages = [message for _, _, message in said]
+    begin = next((place for place, message in enumerate(messages) if _HERE in message), len(messages))
+    for message in messages[begin:]:
         if found := _TOO_LARGE.search(message):
             return Unscannable(Reason.TOO_LARGE, f"{found[1]} x {found[2]} pixels")
     return Unscannable(Reason.DAMAGED, detail)

@@ -59,7 +59,7 @@ def _grid(share: float, places: int) -> tuple[Box, ...]:
 
 _PARTS: tuple[Box, ...] = (
     _centre(0.9), _centre(0.6), _centre(0.5625, 1.0), _centre(1.0, 0.5625),
-    *_grid(0.88, 2), *_grid(0.8, 3)[:4], *_grid(0.8, 3)[5:], *_grid(0.7, 4),
+    *_grid(0.88, 2), *_grid(0.8, 3)[:4], *_grid(0.8, 3)[5:], *_grid(0.75, 2), *_grid(0.7, 4),
 )  # fmt: skip
 # The number of a view is its place here. The base views are what other clips' views are looked up in:
 # the picture without bars, its middle, all of it with its bars, and where it moves.

@@ -1,4 +1,4 @@
-"""Decoding: by presentation time, picture and sound on one clock, exactly what PyAV gives one frame at a time."""
+"""Decoding: by presentation time, picture and sound on one clock, as PyAV alone gives them."""
 
 from fractions import Fraction
 from pathlib import Path

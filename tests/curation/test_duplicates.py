@@ -186,6 +186,16 @@ def test_nothing_scanned_and_wrong_names_say_what_helps(scanned: Scanned, tmp_pa
         look(tmp_path / "m", "clotho")
 
 
+def test_hashes_of_two_versions_are_never_compared(scanned: Scanned, tmp_path: Path) -> None:
+    manifests = copied(scanned.manifests, tmp_path)
+    scan_media(
+        manifests, (), scanned.manifests.parent / "media", ("clotho",), None,
+        DecoderConfig(mode="reference"), workers=2, share=None, progress=silent,
+    )  # fmt: skip
+    with pytest.raises(UsageProblem, match="fingerprints of several versions"):
+        look(manifests, "vggsound")
+
+
 # ---- every way to run it --------------------------------------------------------------------------
 
 

@@ -33,7 +33,8 @@ def verdict(video: VideoMatch | None, audio: AudioMatch | None) -> tuple[str, st
         ({"score": MOVES_THE_SAME - 0.01}, ("near_video", "review")),
         ({"score": MOVES_ALIKE - 0.01}, None),
         ({"steady": 0.6}, ("near_video", "review")),  # a drift
-        ({"energy": 5.0}, ("near_video", "review")),  # hardly anything moves
+        ({"energy": 5.0, "score": 0.9}, ("near_video", "review")),  # hardly anything moves …
+        ({"energy": 5.0}, ("near_video", "auto")),  # … but that just alike
         ({"energy": 1.0, "appearance": 0.99}, ("near_video", "review")),  # a still picture
         ({"energy": 1.0, "appearance": 0.8}, None),
         ({"shared_s": 1.0}, ("near_video", "review")),

@@ -16,6 +16,7 @@ Coordinates are in thumbnail pixels, (x, y); an affine map is `(2, 3)`. Inside, 
 clip plays, and an offset holds at the start of the stretch that both share.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -156,7 +157,7 @@ def _votes(hits: list[Hit]) -> int:
 def _common_offset(hits: list[Hit]) -> int:
     """The offset in ms that most hits have, within half a second; the nearest hashes decide a draw."""
     offsets = np.array([h.train_ms - h.heldout_ms for h in hits])
-    weights = np.array([12.0 - h.distance for h in hits])
+    weights = np.array([14.0 - h.distance for h in hits])
     near = np.abs(offsets[:, None] - offsets[None]) <= 500
     return int(offsets[np.argmax(near @ weights)])
 
@@ -331,8 +332,9 @@ def _ecc(
     Returns the best map on the way and its correlation; -1 where the pictures do not meet.
     """
     map_, best, best_fit = start.copy(), start.copy(), -1.0
+    values = np.empty((ours.shape[1] * ours.shape[2], 8))
     for step in range(steps + 1):
-        products, n = _products(ours, theirs, map_)
+        products, n = _products(ours, theirs, map_, values)
         ww, tt, wt = products[6, 6], products[7, 7], products[6, 7]
         if n < 0.15 * ours.size or ww <= 1e-6 or tt <= 1e-6:
             break
@@ -360,14 +362,19 @@ def _ecc(
 
 
 @compiled
-def _products(ours: np.ndarray, theirs: np.ndarray, map_: np.ndarray) -> tuple[np.ndarray, int]:
+def _products(
+    ours: np.ndarray, theirs: np.ndarray, map_: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, int]:
     """Sums over pixels of products of eight values, each without its mean in the frame, and the pixels.
 
     The values: how the warped picture changes with the six numbers of the map, that picture, ours.
+
+    Args:
+        values: room for them, `(side * side, 8)`; one product of matrices is faster than many sums.
     """
     frames, side, _ = ours.shape
     products, pixels = np.zeros((8, 8)), 0
-    value, total = np.empty(8), np.empty(8)
+    total = np.empty(8)
     for k in range(frames):
         n = 0
         total[:] = 0
@@ -383,19 +390,17 @@ def _products(ours: np.ndarray, theirs: np.ndarray, map_: np.ndarray) -> tuple[n
                 p10, p11 = theirs[k, i + 1, j], theirs[k, i + 1, j + 1]
                 gx = (1 - fy) * (p01 - p00) + fy * (p11 - p10)
                 gy = (1 - fx) * (p10 - p00) + fx * (p11 - p01)
+                value = values[n]
                 value[0], value[1], value[2] = gx * x, gx * y, gx
                 value[3], value[4], value[5] = gy * x, gy * y, gy
                 value[6] = (1 - fy) * ((1 - fx) * p00 + fx * p01) + fy * ((1 - fx) * p10 + fx * p11)
                 value[7] = ours[k, y, x]
                 for c in range(8):
                     total[c] += value[c]
-                    for d in range(8):
-                        products[c, d] += value[c] * value[d]
                 n += 1
         if n:
-            for c in range(8):
-                for d in range(8):
-                    products[c, d] -= total[c] * total[d] / n
+            seen = values[:n]
+            products += np.dot(seen.T, seen) - np.outer(total, total) / n
         pixels += n
     return products, pixels
 
@@ -426,60 +431,71 @@ class _InTime:
 
 def _in_time(ours: np.ndarray, theirs: np.ndarray, map_: np.ndarray) -> _InTime | None:
     """The offset and rate at which the residuals of motion agree best."""
-    warped, seen = _warp(theirs, map_)
-    area = float(seen.mean())
+    seen, u, v = _seen(theirs.shape[-1], map_)
+    area = len(seen) / theirs[0].size
     if area < _MIN_AREA or min(len(ours), len(theirs)) < 2:
         return None
-    a, b = _residuals(ours[:, seen]), _residuals(warped[:, seen])
+    a, b = _residuals(_pixels(ours, seen)), _residuals(_sample(theirs, u, v))
     shortest = min(_MIN_SHARED, max(FPS, 2 * min(len(ours), len(theirs)) // 3))
     aa, ab, bb = (np.asarray(m, np.float64) for m in (a @ a.T, a @ b.T, b @ b.T))
     score, offset, rate, frames, energy, rival = _search(aa, ab, bb, np.array(RATES), shortest, FPS)
     return _InTime(
         score=float(score), offset=float(offset), rate=float(rate), frames=int(frames),
-        energy=float(energy) / seen.sum(), rival=float(rival), area=area,
+        energy=float(energy) / len(seen), rival=float(rival), area=area,
     )  # fmt: skip
 
 
 def _residuals(pixels: np.ndarray) -> np.ndarray:
-    """`(frames, pixels)` without the mean of each frame, and without the mean picture of all."""
-    flat: np.ndarray = pixels - pixels.mean(axis=1, keepdims=True)
-    centred: np.ndarray = flat - flat.mean(axis=0)
-    return centred
+    """`(frames, pixels)`, changed to be without the mean of each frame and the mean picture of all."""
+    pixels -= pixels.mean(axis=1, keepdims=True)
+    pixels -= pixels.mean(axis=0)
+    return pixels
 
 
-def _warp(frames: np.ndarray, map_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frames as the held-out clip would show them, and which pixels they have; bool `(side, side)`."""
-    side = frames.shape[-1]
-    x, y = np.meshgrid(np.arange(side), np.arange(side))
+def _pixels(frames: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A copy of these pixels of every frame, float32 `(frames, places)`."""
+    chosen: np.ndarray = frames.reshape(len(frames), -1).take(places, axis=1)
+    return chosen
+
+
+@functools.cache
+def _places(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows of all pixels, line by line; float64."""
+    y, x = np.divmod(np.arange(side * side, dtype=np.float64), side)
+    return x, y
+
+
+def _seen(side: int, map_: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which pixels of the held-out clip the training clip shows, and where: places, columns, rows."""
+    x, y = _places(side)
     u = map_[0, 0] * x + map_[0, 1] * y + map_[0, 2]
     v = map_[1, 0] * x + map_[1, 1] * y + map_[1, 2]
-    seen = (u >= -0.5) & (v >= -0.5) & (u <= side - 0.5) & (v <= side - 0.5)
-    sampled: np.ndarray = _sample(frames, np.clip(u, 0, side - 1.001), np.clip(v, 0, side - 1.001))
-    return sampled, seen
+    seen = np.flatnonzero((u >= -0.5) & (v >= -0.5) & (u <= side - 0.5) & (v <= side - 0.5))
+    return seen, np.clip(u[seen], 0, side - 1.001), np.clip(v[seen], 0, side - 1.001)
 
 
 @compiled
 def _sample(frames: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Bilinear samples of `(n, side, side)` at columns `u` and rows `v`."""
+    """Bilinear samples `(n, places)` of `(n, side, side)` at columns `u` and rows `v`."""
     n, side, _ = frames.shape
-    places = np.empty(u.size, np.int64)
-    weights = np.empty((4, u.size), np.float32)
-    for p in range(u.size):
-        i, j = int(v.flat[p]), int(u.flat[p])
-        fy, fx = v.flat[p] - i, u.flat[p] - j
+    places = np.empty(len(u), np.int64)
+    weights = np.empty((4, len(u)), np.float32)
+    for p in range(len(u)):
+        i, j = int(v[p]), int(u[p])
+        fy, fx = v[p] - i, u[p] - j
         places[p] = i * side + j
         weights[0, p], weights[1, p] = (1 - fy) * (1 - fx), (1 - fy) * fx
         weights[2, p], weights[3, p] = fy * (1 - fx), fy * fx
-    out = np.empty((n, u.size), np.float32)
+    out = np.empty((n, len(u)), np.float32)
     flat = frames.reshape(n, side * side)
     for k in range(n):
-        for p in range(u.size):
+        for p in range(len(u)):
             q = places[p]
             out[k, p] = (
                 weights[0, p] * flat[k, q] + weights[1, p] * flat[k, q + 1]
                 + weights[2, p] * flat[k, q + side] + weights[3, p] * flat[k, q + side + 1]
             )  # fmt: skip
-    return out.reshape(n, side, side)
+    return out
 
 
 @compiled
@@ -592,28 +608,36 @@ def _look(ours: np.ndarray, theirs: np.ndarray, map_: np.ndarray, time: _InTime)
 
     Two days of one street both get brighter: a drift has one pattern in time, whatever it is of.
     """
-    warped, seen = _warp(theirs, map_)
     i = np.arange(len(ours))
     place = time.rate * i + time.offset
     i = i[(place >= 0) & (place <= len(theirs) - 1)]
     place = place[i]
     j = np.minimum(place.astype(int), max(0, len(theirs) - 2))
     part = (place - j).astype(np.float32)[:, None]
-    pixels = warped[:, seen]
-    a, b = ours[i][:, seen], (1 - part) * pixels[j] + part * pixels[np.minimum(j + 1, len(theirs) - 1)]
-    drift = (i - i.mean())[None]
+    seen, u, v = _seen(theirs.shape[-1], map_)
+    pixels = _sample(theirs, u, v)
+    a, b = _pixels(ours[i], seen), pixels[j]
+    if part.any():
+        b += part * (pixels[np.minimum(j + 1, len(theirs) - 1)] - b)
+    pictures = _correlation(a.mean(axis=0), b.mean(axis=0))
+    a, b = _residuals(a), _residuals(b)
+    products = np.array([np.vdot(a, a), np.vdot(b, b), np.vdot(a, b)], np.float64)
+    drift = i - i.mean()
     drift = (drift / (np.linalg.norm(drift) + 1e-9)).astype(np.float32)
-    pictures = _correlation(a.mean(axis=0), b.mean(axis=0), centred=True)
-    a, b = (frames - frames.mean(axis=1, keepdims=True) for frames in (a, b))
-    a, b = (flat - flat.mean(axis=0) for flat in (a, b))
-    score = _correlation(a, b)
-    a, b = (flat - drift.T @ (drift @ flat) for flat in (a, b))
-    return _Look(pictures, score, _correlation(a, b))
+    drift_a, drift_b = drift @ a, drift @ b
+    drifts = np.array(
+        [np.vdot(drift_a, drift_a), np.vdot(drift_b, drift_b), np.vdot(drift_a, drift_b)], np.float64
+    )
+    # what is left of a product when the drift, of length one, is taken out of both of its factors
+    return _Look(pictures, _share(products), _share(products - drifts))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray, *, centred: bool = False) -> float:
-    if centred:
-        a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
-    correlation = float(np.vdot(a, b)) / norm if norm > 1e-6 else 0.0
-    return round(correlation, 4)
+def _share(products: np.ndarray) -> float:
+    """Correlation, from the two squares and the product."""
+    norm = float(np.sqrt(max(products[0], 0.0) * max(products[1], 0.0)))
+    return round(float(products[2]) / norm, 4) if norm > 1e-6 else 0.0
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return _share(np.array([np.vdot(a, a), np.vdot(b, b), np.vdot(a, b)], np.float64))

@@ -7,6 +7,7 @@ left out; a clip of which nothing else is left is still found by its sound.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from curation.matching.prints import Prints
 from curation.matching.search import crowded, hits
 from curation.media.video_hash import BASE_VIEWS, VIEWS
 
-RADIUS = 10  # bits; Source: tests/benchmarks/README.md, "Recall by radius"
+# Bits; hashes are half ones, so that distances are even. Source: tests/benchmarks/README.md, "Radius"
+RADIUS = 12
+NEAR = 10  # one pair of frames as near as this is enough …
+FAR_HITS = 6  # … or so many pairs of frames within the radius
 CROWDED_CLIPS = 256  # a hash that more clips have says nothing
 _MOST_HITS = 64  # of a pair, those with the nearest hashes
 _OTHER_VIEWS = tuple(view for view in range(len(VIEWS)) if view not in BASE_VIEWS)
@@ -82,8 +86,10 @@ def _collect(
     """Add the nearest hits of each pair of clips."""
     heldout_clip, train_clip = heldout.frame_clip[mine], train.frame_clip[yours]
     order = np.lexsort((yours, mine, distance, train_clip, heldout_clip))
-    pair_starts = _starts(heldout_clip[order], train_clip[order])
-    for begin, end in zip(pair_starts, [*pair_starts[1:], len(order)][: len(pair_starts)], strict=True):
+    starts = _starts(heldout_clip[order], train_clip[order])
+    for begin, end in pairwise([*starts, len(order)]):
+        if distance[order[begin]] > NEAR and end - begin < FAR_HITS:
+            continue
         chosen = order[begin : min(end, begin + _MOST_HITS)]
         pair = (int(heldout_clip[chosen[0]]), int(train_clip[chosen[0]]))
         found.setdefault(pair, Candidate()).hits.extend(

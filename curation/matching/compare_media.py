@@ -93,7 +93,7 @@ def versions(digests: dict[str, Any]) -> dict[str, Any]:
     return {
         **digests,
         "sound": AUDIO_VERSION,
-        "radius": candidates.RADIUS,
+        "radius": [candidates.NEAR, candidates.RADIUS, candidates.FAR_HITS],
         "judge": judge.VERSION,
         "align_audio": [align_audio.REVIEW_STRENGTH, align_audio.AUTO_STRENGTH],
     }
@@ -144,9 +144,10 @@ def _one_version(manifests: Path, scanned: dict[str, str]) -> None:
         about = read_scan(manifests, dataset)["about"]
         seen.setdefault((about["hash_version"], about["audio_version"]), dataset)
     if len(seen) > 1:
-        said = "; ".join(f"{dataset}: {', '.join(version)}" for version, dataset in sorted(seen.items()))
+        told = sorted(seen.items())
+        said = "; ".join(f"{dataset}: {', '.join(version)}" for version, dataset in told)
         raise UsageProblem(
-            f"{manifests}: fingerprints of several versions ({said}), expected one, as hashes of two are "
+            f"{manifests}: fingerprints of several versions ({said}), expected one: hashes of two are "
             "never compared — scan the others again, with the same --hash"
         )
 

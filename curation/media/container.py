@@ -159,7 +159,7 @@ def _decodes(stream: "Stream") -> bool:
 
 
 def refused(path: str, limits: Limits, detail: str) -> Unscannable:
-    """Why nothing of a file came out: damage, or pictures that are too large, which decoders only log."""
+    """Why nothing of a file came out: damage, or pictures too large, which decoders only log."""
     import av
 
     level = av.logging.get_level()

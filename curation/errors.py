@@ -11,6 +11,7 @@
     ├── RemoteRefuses              15   a server will not give a file, or not now
     ├── TransferFailed              1   a file could not be fetched, however often it was tried
     ├── Locked                     11   another process works on the same manifests
+    ├── WorkerLost                  1   a process that did a part of the work died
     └── NoSpace                    14   the disk is full
 
 A message has three parts: what came in (value, clip, file), what was expected, what to do.
@@ -72,6 +73,10 @@ class Locked(FoleyproofError):
     """Another process holds the lock of this manifests folder."""
 
     exit_code = 11
+
+
+class WorkerLost(FoleyproofError):
+    """A worker process died, most often for want of memory; what is done is kept."""
 
 
 class NoSpace(FoleyproofError):

@@ -80,7 +80,7 @@ FOUND_COLUMNS = (
     ("video_score", "double"),
     ("audio_score", "double"),
     ("mirrored", "boolean"),
-    ("box", "float[]"),
+    ("box", "double[]"),
 )
 # … and in duplicates.parquet
 DUPLICATE_COLUMNS = (
@@ -90,7 +90,7 @@ DUPLICATE_COLUMNS = (
     ("same_source", "boolean"),
 )
 
-# what scan found in the media of a clip; see README.md, "The columns of fingerprints"
+# what scan found in the media of a clip; see README.md, "Scanning media"
 FINGERPRINT_COLUMNS = (
     ("dataset", "varchar"),
     ("clip_id", "varchar"),
@@ -147,6 +147,7 @@ def arrow_schema(columns: tuple[tuple[str, str], ...]) -> "pa.Schema":
         "varchar[]": pa.list_(pa.string()),
         "boolean": pa.bool_(),
         "float[]": pa.list_(pa.float32()),
+        "double[]": pa.list_(pa.float64()),
         "integer": pa.int32(),
         "integer[]": pa.list_(pa.int32()),
         "utinyint[]": pa.list_(pa.uint8()),

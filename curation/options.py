@@ -1,6 +1,7 @@
 """The options that several commands of `curate` have, each with one meaning everywhere."""
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,6 +57,12 @@ class TaskShare(click.ParamType["Share"]):
         if not numbers or not int(index) < int(count) <= 1_000_000:
             self.fail(f"{value!r}, expected i/n with i from 0 to n - 1, as 0/8", param, ctx)
         return Share(index=int(index), count=int(count))
+
+
+def given(**lists: tuple[str, ...] | None) -> str:
+    """Options that are comma lists, as they were given, for the command that comes next."""
+    words = (f" --{name} {shlex.quote(','.join(names))}" for name, names in lists.items() if names)
+    return "".join(words)
 
 
 def num_workers(asked: int | None) -> int:

@@ -16,6 +16,7 @@ import json
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from curation.files import digest_of, disk_space, fsync, remove, sha256_file
 RECORD = "task.json"
 _STAGED, _FORMER = ".tmp-task", ".former.tmp-task"
 _SEAL = 1 << 40  # the byte that is locked by whoever looks whether all is done
+_SEAL_S = 60.0  # that one waits for another who looks; longer has the one who seals
 _SIGNALS_S = 0.1  # how long a signal may go unseen
 
 
@@ -245,9 +247,10 @@ def _settle(stage: Path, task: Task) -> None:
 def sealing(stage: Path, tasks: Sequence[Task]) -> Iterator[bool]:
     """Whether all tasks are done, which the block may then write down; one process at a time does.
 
-    Folders of other layouts, and what is left of killed runs, go when the block has ended.
+    Who comes while another looks waits and looks too: the other may have looked before the last task
+    was done. Folders of other layouts, and what is left of killed runs, go when the block has ended.
     """
-    with _Locks(stage) as locks, locks.of(_SEAL) as locked:
+    with _Locks(stage) as locks, locks.of(_SEAL, patience_s=_SEAL_S) as locked:
         done = locked and all(is_done(stage, task) for task in tasks)
         yield done
         if done:
@@ -284,17 +287,25 @@ class _Locks:
         os.close(self._handle)
 
     @contextlib.contextmanager
-    def of(self, index: int) -> Iterator[bool]:
-        """Hold the lock of a task; False where another process has it."""
-        try:
-            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
-        except (BlockingIOError, PermissionError):
-            yield False
-            return
+    def of(self, index: int, *, patience_s: float = 0.0) -> Iterator[bool]:
+        """Hold the lock of a task; False where another process has it, and keeps it for so long."""
+        until_s = time.monotonic() + patience_s
+        while not self._taken(index):
+            if time.monotonic() >= until_s:
+                yield False
+                return
+            time.sleep(_SIGNALS_S)
         try:
             yield True
         finally:
             fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, index)
+
+    def _taken(self, index: int) -> bool:
+        try:
+            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
 
 
 def write_sealed(target: Path, value: dict[str, Any]) -> None:

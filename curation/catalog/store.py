@@ -6,6 +6,7 @@ whenever the files or the folder changed, and is outside the promise of equal by
 
 import contextlib
 import glob
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from curation.catalog.record import OWN_LISTS, dataset_folder
 from curation.errors import BadCard, BadManifest, UsageProblem
-from curation.files import disk_space, remove, replacing, says_full
+from curation.files import digest_of, disk_space, remove, replacing, says_full
 from curation.manifest import METADATA_KEY, parse_provenance
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 VIEWS_FILE = "manifests.duckdb"
 FINGERPRINTS = "fingerprints"  # the folder of what scan writes, with one for each dataset
+SCAN = "scan.json"  # in that of a dataset: written last, and what lists its parts
 _Given = TypeVar("_Given")
 _SIGNALS_S = 0.1  # how long a signal may go unseen
 _THREADS = "select current_setting('threads')::integer"
@@ -261,10 +263,53 @@ def clean_folders(manifests: Path) -> list[Path]:
     return sorted(folder for folder in folders if ".tmp-" not in folder.name)
 
 
-def fingerprint_files(manifests: Path, dataset: str = "*") -> list[Path]:
-    """The tables of fingerprints of a dataset, or of all; none that is just being written."""
-    parts = sorted(manifests.glob(f"{FINGERPRINTS}/{dataset}/*/clips.parquet"))
-    return [path for path in parts if ".tmp-" not in str(path.relative_to(manifests))]
+def scanned_datasets(manifests: Path) -> list[str]:
+    """Names of the datasets whose scan is finished, in alphabetical order."""
+    return sorted(path.parent.name for path in manifests.glob(f"{FINGERPRINTS}/*/{SCAN}"))
+
+
+def scan_record(manifests: Path, dataset: str) -> dict[str, Any]:
+    """The record of a finished scan, empty where there is none.
+
+    Raises:
+        BadManifest: it is not what scan wrote.
+    """
+    path = manifests / FINGERPRINTS / dataset / SCAN
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record, dict) and record.get("digest") == digest_of(record):
+            return record
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        pass
+    raise BadManifest(
+        f"{path}: is not as scan wrote it — scan again: curate scan --dataset {dataset} DIR"
+    )
+
+
+def fingerprint_files(manifests: Path, dataset: str) -> list[Path]:
+    """The tables of fingerprints of a dataset, as its finished scan lists them; none without one.
+
+    What lies beside them, of a scan that goes on or of another number of parts, is nobody's yet.
+
+    Raises:
+        BadManifest: the record of the scan is not what scan wrote.
+    """
+    folder = manifests / FINGERPRINTS / dataset
+    parts = scan_record(manifests, dataset).get("parts", [])
+    return [folder / part["name"] / "clips.parquet" for part in parts]
+
+
+def _all_fingerprints(manifests: Path) -> tuple[list[Path], list[str]]:
+    """The tables of fingerprints of all datasets, and what is wrong with the scans of others."""
+    paths, faults = [], []
+    for dataset in scanned_datasets(manifests):
+        try:
+            paths += fingerprint_files(manifests, dataset)
+        except BadManifest as error:
+            faults.append(str(error))
+    return paths, faults
 
 
 def _view_files(manifests: Path) -> dict[str, list[Path]]:
@@ -277,7 +322,7 @@ def _view_files(manifests: Path) -> dict[str, list[Path]]:
         views.setdefault(name, [dataset_folder(manifests, name) / "clips.parquet"])
     for name in ("overlaps", "twins", "duplicates"):
         views[name] = [manifests / f"{name}.parquet"]
-    views[FINGERPRINTS] = fingerprint_files(manifests)
+    views[FINGERPRINTS], _ = _all_fingerprints(manifests)
     for folder in clean_folders(manifests):
         for kind in ("kept", "excluded", "heldout_kept", "heldout_excluded"):
             views[f"{folder.name}_{kind}"] = [folder / f"{kind}.parquet"]
@@ -288,12 +333,12 @@ def _view_files(manifests: Path) -> dict[str, list[Path]]:
 def write_views(manifests: Path, target: Path) -> list[str]:
     """A DuckDB file with one view for each built Parquet file, over absolute quoted paths.
 
-    Returns what DuckDB says of each view that could not be made, because a file is damaged.
+    Returns what is wrong with each damaged file that a view could not be made of.
     """
     import duckdb
 
     remove(target)
-    faults = []
+    _, faults = _all_fingerprints(manifests)
     with contextlib.closing(duckdb.connect(str(target))) as db:
         for view, paths in _view_files(manifests.resolve()).items():
             files = ", ".join(sql_text(glob.escape(str(path))) for path in paths)

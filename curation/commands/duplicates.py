@@ -51,6 +51,7 @@ def duplicates(
     one_thread()
     from curation.catalog.cards import load_cards
     from curation.catalog.store import refresh_views
+    from curation.decision.certificate import outdated
     from curation.commands.own import own_lists
     from curation.files import locked
     from curation.matching.compare_media import as_json as json_of
@@ -72,15 +73,16 @@ def duplicates(
         with locked(manifests):
             refresh_views(manifests)
     notes = [note for one in own for note in one.notes()]
+    notes += outdated(manifests) if found.sealed else []
     finish(
         {"command": "duplicates", **json_of(found)},
         as_json,
         text="\n".join([*notes, duplicates_text(found)]),
         summary=summary(found),
         next_steps=(
-            "curate clean" + (f" --test {shlex.quote(','.join(tests))}" if tests else "")
+            f"curate clean --test {shlex.quote(','.join(tests or ('NAMES',)))} --name NAME"
             if found.sealed
-            else "the other shares, then: curate duplicates",
+            else f"the other shares, then: curate duplicates{options.given(test=tests, train=train)}",
         ),
         code=3 if found.unknown.clips else 0,
     )

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from curation.tasks import Share
 
 
+# what decides which clips are scanned, and how: the command that ends a scan in shares needs them too
+_REPEATED = ("names", "list_file", "mode", "max_duration_s", "timeout_s")
+
+
 @click.command()
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
 @click.option(
@@ -100,14 +104,26 @@ def scan(
             share=share,
             progress=progress.item,
         )
-    given = "" if folder is None else f" {shlex.quote(str(folder))}"
     finish(
         {"command": "scan", **as_json_of(found)},
         as_json,
         text=scanned_text(found),
         summary=summary(found),
-        next_steps=(
-            ("curate duplicates",) if found.sealed else (f"the other shares, then: curate scan{given}",)
-        ),
+        next_steps=(("curate duplicates",) if found.sealed else ("run the other shares", _again())),
         code=3 if found.num_failed else 0,
     )
+
+
+def _again() -> str:
+    """This command without its share, with the options it was given; `finish` adds the folders."""
+    context = click.get_current_context()
+    words = ["curate", "scan"]
+    if context.params["folder"] is not None:
+        words.append(str(context.params["folder"]))
+    for option in context.command.params:
+        name = option.name or ""
+        given = context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+        if name in _REPEATED and given:
+            value = context.params[name]
+            words += [option.opts[0], ",".join(value) if isinstance(value, tuple) else str(value)]
+    return shlex.join(words)

@@ -14,7 +14,7 @@ from curation.options import CommaList
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("media"))
 @click.option(
     "--clips",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1000),
     default=20,
     show_default=True,
     metavar="N",

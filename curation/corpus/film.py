@@ -16,6 +16,7 @@ import av.filter
 import numpy as np
 
 from curation.files import replacing, sha256_file
+from curation.media.container import Limits, chosen_streams, opened
 
 LONGEST_S = 8.0  # of a clip that is read
 HEIGHT = 360  # px of the shorter side; larger pictures are made smaller
@@ -89,20 +90,22 @@ def picture_of(rgb: np.ndarray) -> np.ndarray:
 
 
 def read_film(path: Path, *, longest_s: float = LONGEST_S, height: int = HEIGHT) -> Film:
-    """The beginning of a media file, upright, with square pixels and even sides."""
+    """The beginning of a media file, upright, with square pixels and even sides.
+
+    Raises:
+        Unscannable: it is no media, or asks for too much.
+    """
     times: list[float] = []
     frames: list[np.ndarray] = []
     sound: list[tuple[float, np.ndarray]] = []
-    with av.open(str(path.resolve())) as container:
-        video = next(iter(container.streams.video), None)
-        audio = next(iter(container.streams.audio), None)
+    limits = Limits()
+    with opened(str(path), limits) as container:
+        video, audio = chosen_streams(container, limits)
         rate_hz = audio.rate if audio is not None and audio.rate in _AAC_HZ else 44_100
         aspect = float((video.sample_aspect_ratio if video is not None else None) or 1)
         resampler = None
         zero: float | None = None
         streams = [stream for stream in (video, audio) if stream is not None]
-        for stream in streams:
-            stream.codec_context.thread_count = 1
         for frame in _decoded(container, streams):
             stamp = frame.dts if frame.pts is None else frame.pts  # AVI tells no presentation times
             if stamp is None or frame.time_base is None:

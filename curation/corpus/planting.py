@@ -7,7 +7,8 @@
     <folder>/records/…json                 of what each clip's files were made; written before them
 
 A file that is there was written whole, from the clip and the edits that its record names. Each clip has
-a process of its own: one that cannot be decoded, or kills its decoder, is told as unreadable.
+a process of its own, which dies with its parent and may take only so much memory and time: a clip that
+cannot be decoded, kills its decoder, or wants more is told as unreadable.
 """
 
 import json
@@ -15,6 +16,7 @@ import multiprocessing
 import multiprocessing.connection
 import shutil
 import signal
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,10 +31,15 @@ from curation.corpus.edits import ALL_EDITS, edited
 from curation.corpus.film import LONGEST_S, Film, read_film, write_film
 from curation.corpus.near_misses import DEGENERATE, PAIRS, pair_of
 from curation.files import remove, replacing, sha256_file, write_json
+from curation.media.child import die_with, limit_cpu, limit_itself
+from curation.media.container import Limits, Unscannable, chosen_streams, opened
 
 VERSION = 1  # of what the edits do; files of another version are made again
 BASE, COPY, NEAR_MISS, NO_SOURCE = "base", "copy", "near_miss", "degenerate"
 UNREADABLE = "unreadable"
+TIMEOUT_S = 900.0  # for all that is made of one clip: about a minute on one core
+_MEMORY_BYTES = 4 << 30  # a clip's pictures several times over, and an encoder
+_LONGEST_ANSWER = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,7 @@ class _Work:
     source: Path | None
     names: tuple[str, ...]
     longest_s: float
+    timeout_s: float
 
 
 def stems(sources: Iterable[Path]) -> dict[str, Path]:
@@ -81,54 +89,94 @@ def plant_all(
     degenerate: bool = True,
     workers: int = 2,
     longest_s: float = LONGEST_S,
+    timeout_s: float = TIMEOUT_S,
 ) -> Iterator[list[PlantedFile]]:
     """Make what is not there yet, one clip after the other; a list of files as each is done.
 
     Args:
         sources: media files by the name they get, see `stems`.
         edits: of ALL_EDITS, in this order.
+        timeout_s: after which a clip of which not all is made is given up as unreadable.
     """
     works = [
-        _Work(folder, stem, source, tuple(edits) + tuple(pairs), longest_s)
+        _Work(folder, stem, source, tuple(edits) + tuple(pairs), longest_s, timeout_s)
         for stem, source in sorted(sources.items())
     ]
     if degenerate:
-        works.append(_Work(folder, "degenerate", None, (), longest_s))
+        works.append(_Work(folder, "degenerate", None, (), longest_s, timeout_s))
     yield from _side_by_side(works, workers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A process and what it does."""
+
+    index: int
+    work: _Work
+    process: SpawnProcess
+    until_s: float  # of the monotonic clock
+
+    @classmethod
+    def begun(cls, index: int, work: _Work) -> "tuple[Connection, _Running]":
+        """The process, and where its answer comes from."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(work, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, cls(index, work, process, time.monotonic() + work.timeout_s)
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.process.kill()
+        self.process.join()
 
 
 def _side_by_side(works: Sequence[_Work], workers: int) -> Iterator[list[PlantedFile]]:
     """What each work made, in their order; so many processes at a time, each for one work."""
-    context = multiprocessing.get_context("spawn")
     waiting = deque(enumerate(works))
-    running: dict[Connection, tuple[int, SpawnProcess]] = {}
+    running: dict[Connection, _Running] = {}
     made: dict[int, list[PlantedFile]] = {}
     told = 0
     try:
         while told < len(works):
             while waiting and len(running) < workers:
-                index, work = waiting.popleft()
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(work, theirs), daemon=True)
-                process.start()
-                theirs.close()
-                running[ours] = (index, process)
-            for answered in multiprocessing.connection.wait(list(running)):
-                assert isinstance(answered, Connection), "only pipes are waited for"
-                index, process = running.pop(answered)
-                made[index] = _answer(answered, works[index])
-                process.join()
+                answer, begun = _Running.begun(*waiting.popleft())
+                running[answer] = begun
+            for ended, files in _ended(running):
+                one = running.pop(ended)
+                one.end()
+                ended.close()
+                made[one.index] = files
             while told in made:
                 yield made.pop(told)
                 told += 1
     finally:
-        for _, process in running.values():
-            process.kill()
+        for one in running.values():
+            one.end()
+
+
+def _ended(running: dict[Connection, _Running]) -> list[tuple[Connection, list[PlantedFile]]]:
+    """Those that answered or took too long, and what they made; waits until there are some."""
+    rest_s = min((one.until_s for one in running.values()), default=0.0) - time.monotonic()
+    answered = multiprocessing.connection.wait(list(running), max(0.0, rest_s)) if running else []
+    now_s = time.monotonic()
+    return [
+        (answer, _answer(answer, one.work) if answer in answered else [_unreadable(one.work)])
+        for answer, one in running.items()
+        if answer in answered or one.until_s <= now_s
+    ]
 
 
 def _child(work: _Work, answer: Connection) -> None:
     """Do one work; the answer is JSON, since a decoder that was fooled could send anything."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is a process of its own"
+    assert parent.pid is not None, "it was started"
+    die_with(parent.pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the parent
+    limit_itself(_MEMORY_BYTES)
+    limit_cpu(work.timeout_s * 1.5 + 5)
     try:
         said: dict[str, object] = {"files": [asdict(file) for file in _made(work)]}
     except errors.FoleyproofError as error:
@@ -138,12 +186,16 @@ def _child(work: _Work, answer: Connection) -> None:
 
 def _answer(answer: Connection, work: _Work) -> list[PlantedFile]:
     try:
-        said = json.loads(answer.recv_bytes())
+        said = json.loads(answer.recv_bytes(_LONGEST_ANSWER))
     except EOFError:
-        return [PlantedFile(file=work.stem, base=work.stem, what=UNREADABLE, edit=None)]
+        return [_unreadable(work)]
     if "error" in said:
         raise getattr(errors, said["error"])(said["message"])
     return [PlantedFile(**file) for file in said["files"]]
+
+
+def _unreadable(work: _Work) -> PlantedFile:
+    return PlantedFile(file=work.stem, base=work.stem, what=UNREADABLE, edit=None)
 
 
 def _made(work: _Work) -> list[PlantedFile]:
@@ -152,8 +204,8 @@ def _made(work: _Work) -> list[PlantedFile]:
     _forget_if_changed(work)
     try:
         return _planted(work, work.source)
-    except (av.error.FFmpegError, _NothingToSee):
-        return [PlantedFile(file=work.stem, base=work.stem, what=UNREADABLE, edit=None)]
+    except (av.error.FFmpegError, Unscannable, MemoryError, _NothingToSee):
+        return [_unreadable(work)]
 
 
 def _planted(work: _Work, source: Path) -> list[PlantedFile]:
@@ -241,14 +293,19 @@ def _made_degenerate(folder: Path, index: int) -> PlantedFile:
 
 
 def copy_beginning(source: Path, target: Path, longest_s: float = LONGEST_S) -> None:
-    """Copy a media file, of a long one the packets of its first seconds, nothing encoded again."""
-    with av.open(str(source.resolve())) as container, replacing(target) as temporary:
+    """Copy a media file, of a long one the packets of its first seconds, nothing encoded again.
+
+    Raises:
+        Unscannable: it is no media, or asks for too much.
+    """
+    limits = Limits()
+    with opened(str(source), limits) as container, replacing(target) as temporary:
+        taken = [stream for stream in chosen_streams(container, limits) if stream is not None]
         if (container.duration or 0) / av.time_base <= longest_s + 0.5:
             shutil.copyfile(source, temporary)
             return
         format_name = {".mkv": "matroska"}.get(target.suffix, target.suffix[1:])
         with av.open(str(temporary.absolute()), "w", format=format_name) as output:
-            taken = [*container.streams.video[:1], *container.streams.audio[:1]]
             copies = {stream.index: output.add_stream_from_template(stream) for stream in taken}
             for packet in container.demux(taken):
                 if packet.dts is None or packet.time_base is None:

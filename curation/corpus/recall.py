@@ -8,7 +8,8 @@ made of two such clips is neither right nor false.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,10 +180,16 @@ def _count(outcomes: Sequence[str]) -> Count:
 def _groups(by_file: dict[str, PlantedFile], base_pairs: Iterable[Found]) -> dict[str, str]:
     """Clips that may be copies of each other have one name here."""
     group = {file.base: file.base for file in by_file.values() if file.base}
+
+    def name_of(clip: str) -> str:
+        while group[clip] != clip:
+            group[clip] = clip = group[group[clip]]
+        return clip
+
     for pair in base_pairs:
-        one, other = (group[by_file[name].base] for name in (pair.a, pair.b))  # type: ignore[index]
-        group = {base: one if name == other else name for base, name in group.items()}
-    return group
+        one, other = (name_of(by_file[name].base or "") for name in (pair.a, pair.b))
+        group[other] = one
+    return {clip: name_of(clip) for clip in group}
 
 
 def _false(
@@ -191,22 +198,52 @@ def _false(
     tests: set[str],
     groups: dict[str, str],
 ) -> tuple[dict[str, Count], list[Found], int]:
-    """Pairs of files that are no copies of each other, by kind."""
-    outcomes: dict[str, list[str]] = {kind: [] for kind in ("unrelated", "degenerate", *PAIRS)}
+    """Pairs of files that are no copies of each other, by kind; of those reported, what was said."""
+    numbers, undecided = _numbers(files, tests, groups)
+    place = {file.file: index for index, file in enumerate(files)}
+    tiers: dict[str, list[str]] = {kind: [] for kind in numbers}
     false_found: list[Found] = []
-    undecided = 0
-    for index, a in enumerate(files):
-        for b in files[index + 1 :]:
-            if a.file not in tests and b.file not in tests:
-                continue
-            kind = _kind(a, b, groups)
-            if kind is None:
-                undecided += a.base != b.base
-                continue
-            pairs = reported.get(_key(a.file, b.file), [])
-            outcomes[kind].append(_tier(pairs))
-            false_found += [pair for pair in pairs if pair.tier == AUTO]
-    return {kind: _count(results) for kind, results in outcomes.items()}, false_found, undecided
+    known = [key for key in reported if place.keys() >= set(key) and key[0] != key[1]]
+    for key in sorted(known, key=lambda key: sorted(place[name] for name in key)):
+        kind = _kind(files[place[key[0]]], files[place[key[1]]], groups)
+        if kind is None or tests.isdisjoint(key):
+            continue
+        tiers[kind].append(_tier(reported[key]))
+        false_found += [pair for pair in reported[key] if pair.tier == AUTO]
+    counts = {
+        kind: Count(of=of, auto=tiers[kind].count(AUTO), review=tiers[kind].count(REVIEW))
+        for kind, of in numbers.items()
+    }
+    return counts, false_found, undecided
+
+
+def _numbers(
+    files: Sequence[PlantedFile], tests: set[str], groups: dict[str, str]
+) -> tuple[dict[str, int], int]:
+    """How many pairs there are of each kind of `_kind`, and of clips that may be copies."""
+    alone = [file for file in files if file.what != NO_SOURCE]
+    clips = _pairs_within(alone, tests, lambda file: file.base)
+    grouped = _pairs_within(alone, tests, lambda file: groups[file.base or ""])
+    sourced = _pairs_within(alone, tests, lambda file: None)
+    numbers = {
+        "unrelated": sourced - grouped,
+        "degenerate": _pairs_within(files, tests, lambda file: None) - sourced,
+    }
+    for kind in PAIRS:
+        missed = [file for file in alone if file.what == NEAR_MISS and file.edit == kind]
+        numbers[kind] = _pairs_within(missed, tests, lambda file: file.base)
+    return numbers, grouped - clips
+
+
+def _pairs_within(
+    files: Iterable[PlantedFile], tests: set[str], name: Callable[[PlantedFile], str | None]
+) -> int:
+    """How many pairs of files of one name have a file that was asked about."""
+    size, others = Counter[str | None](), Counter[str | None]()
+    for file in files:
+        size[name(file)] += 1
+        others[name(file)] += file.file not in tests
+    return sum(math.comb(number, 2) - math.comb(others[key], 2) for key, number in size.items())
 
 
 def _kind(a: PlantedFile, b: PlantedFile, groups: dict[str, str]) -> str | None:

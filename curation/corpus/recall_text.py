@@ -16,7 +16,9 @@ _FALSE = {
 
 def as_json(measured: Measured) -> dict[str, Any]:
     """Everything that was measured; equal outcomes give equal JSON."""
-    copies = sorted(measured.copies.items())
+    copies: dict[str, dict[str, str]] = {}
+    for (clip, edit), outcome in sorted(measured.copies.items()):
+        copies.setdefault(clip, {})[edit] = outcome
     return {
         "edits": {
             name: {"kind": ALL_EDITS[name].kind, **count.as_json()}
@@ -28,10 +30,7 @@ def as_json(measured: Measured) -> dict[str, Any]:
         "false_found": [_pair(pair) for pair in measured.false_found],
         "base_pairs": [_pair(pair) for pair in measured.base_pairs],
         "undecided_pairs": measured.undecided,
-        "copies": {
-            clip: {edit: outcome for (name, edit), outcome in copies if name == clip}
-            for clip in sorted({name for name, _ in measured.copies})
-        },
+        "copies": copies,
     }
 
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curation.catalog.cards import load_cards
 from curation.corpus.edits import ALL_EDITS
@@ -30,9 +31,9 @@ from curation.corpus.planting import (
 from curation.corpus.recall import Found, Measured, measure
 from curation.errors import UsageProblem
 from curation.files import replacing
-from curation.matching.compare_media import compared, find_duplicates
+from curation.matching.compare_media import compared, find_duplicates, versions
 from curation.media.decoder import DecoderConfig
-from curation.media.fingerprint import read_fingerprints
+from curation.media.fingerprint import read_fingerprints, read_scan
 from curation.media.locate import media_folder
 from curation.media.run import scan_media
 
@@ -114,7 +115,7 @@ class Result:
     clips: list[str]  # names of the clips that were used
     unreadable: list[str]  # … and of those that cannot be read
     unscanned: dict[str, str]  # planted files that scan failed on, with the reason
-    versions: dict[str, str]  # of the hashes
+    versions: dict[str, Any]  # of the detector: what decides which pairs are found
 
 
 def run(
@@ -137,7 +138,7 @@ def run(
     facts = {
         row["clip_id"]: row
         for row in read_fingerprints(
-            manifests, DATASET, ("status", "reason", "duration_s", "hash_version", "audio_version")
+            manifests, DATASET, ("status", "reason", "duration_s")
         ).to_pylist()
     }
     unscanned = {name: row["reason"] for name, row in facts.items() if row["status"] == "failed"}
@@ -150,10 +151,7 @@ def run(
         clips=[file.base or "" for file in files if file.what == BASE],
         unreadable=[file.base or "" for file in made if file.what == UNREADABLE],
         unscanned=unscanned,
-        versions={
-            name: next(row[name] for row in facts.values() if row[name])
-            for name in ("hash_version", "audio_version")
-        },
+        versions=versions({"picture": read_scan(manifests, DATASET)["about"]["hash_version"]}),
     )
 
 

@@ -127,6 +127,23 @@ def check_manifests(folder: Path, document: dict[str, Any]) -> None:
             )
 
 
+def outdated(manifests: Path) -> list[str]:
+    """A line for each clean manifest that was made from other near-duplicates than there are now."""
+    notes = []
+    for folder in clean_folders(manifests):
+        try:
+            document = read(folder)
+        except ManifestChanged:
+            continue  # damaged, as verify says
+        try:
+            check_content(folder, document)
+        except ManifestChanged:
+            notes.append(
+                f"clean/{folder.name}: was made from other pairs — run again: {command(folder, document)}"
+            )
+    return notes
+
+
 def config_of(document: dict[str, Any]) -> CleanConfig:
     """The options that a certificate records."""
     saved = document["config"]

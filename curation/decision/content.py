@@ -7,11 +7,10 @@ A pair of clips was compared where both were scanned, have something to compare,
 from typing import TYPE_CHECKING, Any
 
 from curation.catalog.lists import Selection, built_path
-from curation.catalog.store import sql_text
+from curation.catalog.store import fingerprint_files, sql_text
 from curation.decision.policy import CleanConfig, Policy
 from curation.matching.comparison import Comparison
 from curation.matching.near import RULES, Duplicates, scans
-from curation.media.fingerprint import CLIPS, fingerprint_folder, read_scan
 from curation.media.video_hash import FLAT
 
 if TYPE_CHECKING:
@@ -101,9 +100,8 @@ def _define_scanned(
     parts = ["select '' as dataset, '' as clip_id, '' as why where false"]
     for dataset in comparison.datasets:
         if dataset in now:
-            folder = fingerprint_folder(comparison.manifests, dataset)
-            scanned = read_scan(comparison.manifests, dataset)["parts"]
-            listed = ", ".join(sql_text(folder / part["name"] / CLIPS) for part in scanned)
+            files = fingerprint_files(comparison.manifests, dataset)
+            listed = ", ".join(map(sql_text, files))
             compared = duplicates and duplicates.fingerprints.get(dataset) == now[dataset]
             parts.append(
                 f"""select dataset, clip_id, case

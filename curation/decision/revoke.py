@@ -22,6 +22,7 @@ from curation.catalog.store import (
     built_lists,
     clean_folders,
     fingerprint_files,
+    scanned_datasets,
     sql_text,
     work_connection,
 )
@@ -30,7 +31,7 @@ from curation.catalog.twins import find_twins
 from curation.decision import certificate
 from curation.decision.clean import clean
 from curation.decision.policy import CONTENT_TIERS, CleanConfig
-from curation.errors import BadCard, BadMetadata, ManifestChanged, UsageProblem
+from curation.errors import BadCard, BadManifest, BadMetadata, ManifestChanged, UsageProblem
 from curation.files import remove
 from curation.matching.comparison import compare
 from curation.matching.near import FILE as DUPLICATES_FILE
@@ -81,8 +82,8 @@ def looked_at(manifests: Path, keys: Iterable[str]) -> list[str]:
             f"""create temp table gone as select dataset, clip_id from read_parquet([{files}],
                 union_by_name = true, hive_partitioning = false) where {is_revoked(keys)}"""
         )
-        lines = []
-        if prints := fingerprint_files(manifests):
+        lines: list[str] = []
+        if prints := _fingerprints(manifests, lines):
             listed = ", ".join(sql_text(file) for file in prints)
             n = _rows(db, f"read_parquet([{listed}], hive_partitioning = false) p semi join gone g "
                           "on g.clip_id = p.clip_id and g.dataset = p.dataset")  # fmt: skip
@@ -100,6 +101,17 @@ def looked_at(manifests: Path, keys: Iterable[str]) -> list[str]:
                     "curate duplicates is run again"
                 )
     return lines
+
+
+def _fingerprints(manifests: Path, lines: list[str]) -> list[Path]:
+    """The fingerprints of all datasets; a line on those that cannot be told, which stop no takedown."""
+    paths = []
+    for dataset in scanned_datasets(manifests):
+        try:
+            paths += fingerprint_files(manifests, dataset)
+        except BadManifest as error:
+            lines.append(f"fingerprints: {error}")
+    return paths
 
 
 def _rows(db: "duckdb.DuckDBPyConnection", rows: str) -> int:

@@ -16,9 +16,13 @@ or more, of which AUTO_INFORMATIVE_S carry it, correlated by AUTO_SCORE or more,
 AUTO_STRENGTH, far more than any unrelated pair reached, and no other offset that fits nearly as well, as
 it does in loops, beats and alarms.
 
+Where a clip is longer than LONG_S, only a minute of each is compared, where they agree most at an offset
+that is known or, if none is, at those at which all of them agrees best, at the same speed.
+
 Time in the training clip = speed * time in the held-out clip + offset_s.
 """
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -27,7 +31,9 @@ import numpy as np
 from curation.media import audio_hash
 from curation.media.audio_hash import BANDS_PER_OCTAVE, FRAMES_PER_S, local_mean
 
+VERSION = "align_audio/1"  # raised whenever a threshold or a rule changes
 # Source: tests/benchmarks/README.md, "Sound": chosen on one half of the sources, measured on the other.
+VERSION = "sound/2"  # of what follows from two sounds
 REVIEW_STRENGTH = 3.5
 REVIEW_DOUBTFUL_STRENGTH = 5.0
 SHORT_S = 2.0
@@ -37,6 +43,14 @@ AUTO_SHARED_S = 4.0
 AUTO_INFORMATIVE_S = 2.5
 _AMBIGUOUS = 0.75  # of the best correlation, reached at another offset
 
+LONG_S = 120.0
+_LONG = round(LONG_S * FRAMES_PER_S)
+_REACH = 30 * FRAMES_PER_S  # frames on either side of where two long clips agree most
+_SEEN = 3600 * FRAMES_PER_S  # frames that are looked at to see where that is
+_LAG = 2  # frames on either side over which a level's rise is taken, to see where clips agree
+_RISE = 400.0  # steps² of level that are added to what could agree, so that stillness does not
+_HINT = (-2, 0, 2)  # frames by which a known offset may be off
+_COARSE = 4  # offsets that are tried if none is known
 _COMMON = 0.5  # of the mean over all bands is taken out: rhythm alone is no match
 _LOCAL = 10  # frames on either side over which energy is compared
 _LEAST = 12.0  # dB² a frame that are added to its energy, so that stillness agrees with nothing
@@ -90,9 +104,27 @@ NO_MATCH = AudioMatch(
 )  # fmt: skip
 
 
-def align_audio(heldout: np.ndarray, train: np.ndarray) -> AudioMatch:
-    """The best common stretch of two sounds, given as `AudioPrint.bands`, uint8 `(T, BANDS)`."""
-    return align_movements(movements(heldout), movements(train))
+def align_audio(
+    heldout: np.ndarray, train: np.ndarray, *, offset_s: float | None = None
+) -> AudioMatch:
+    """The best common stretch of two sounds, given as `AudioPrint.bands`, uint8 `(T, BANDS)`.
+
+    Where one is longer than LONG_S, `shared_s` is at most a minute, and `ambiguous` says nothing of
+    what lies farther away.
+
+    Args:
+        offset_s: time in the training clip minus time in the held-out clip, where that is known, as of
+            `SoundPairs`. It counts for long clips alone: then a pair takes as long as one of a minute
+            does. Without it their movements are correlated as a whole first, in about a second for two
+            clips of an hour, which finds no short stretch at another speed.
+    """
+    if max(len(heldout), len(train)) <= _LONG:
+        return align_movements(movements(heldout), movements(train))
+    if min(len(heldout), len(train)) < _MIN_FRAMES:
+        return NO_MATCH
+    offsets = _coarse(heldout, train) if offset_s is None else [round(offset_s * FRAMES_PER_S)]
+    matches = [_within(heldout, train, offset) for offset in offsets]
+    return max(matches, key=lambda match: match.strength, default=NO_MATCH)
 
 
 def movements(bands: np.ndarray) -> np.ndarray:
@@ -101,7 +133,7 @@ def movements(bands: np.ndarray) -> np.ndarray:
 
 
 def align_movements(heldout: np.ndarray, train: np.ndarray) -> AudioMatch:
-    """Like `align_audio`, of `movements` that were made before."""
+    """Like `align_audio`, of `movements` that were made before; for long ones it takes long."""
     if min(heldout.shape[1], train.shape[1]) < _MIN_FRAMES:
         return NO_MATCH
     peaks = _peaks(heldout, train)
@@ -110,6 +142,75 @@ def align_movements(heldout: np.ndarray, train: np.ndarray) -> AudioMatch:
         return NO_MATCH
     stretch = _refined(heldout, train, stretch)
     return _match(heldout, train, stretch)
+
+
+# ---- long clips -----------------------------------------------------------------------------------
+
+
+def _within(heldout: np.ndarray, train: np.ndarray, offset: int) -> AudioMatch:
+    """The best stretch within a minute of where two clips agree most at about this offset."""
+    middle = _where_alike(heldout, train, offset)
+    if middle is None:
+        return NO_MATCH
+    ours, theirs = max(0, middle - _REACH), max(0, middle + offset - _REACH)
+    match = align_movements(
+        movements(heldout[ours : middle + _REACH]), movements(train[theirs : middle + offset + _REACH])
+    )
+    if not match.strength:
+        return match
+    return dataclasses.replace(
+        match,
+        offset_s=round(match.offset_s + (theirs - match.speed * ours) / FRAMES_PER_S, 3),
+        start_s=round(match.start_s + ours / FRAMES_PER_S, 3),
+    )
+
+
+def _where_alike(heldout: np.ndarray, train: np.ndarray, offset: int) -> int | None:
+    """The frame of the held-out clip in the middle of what agrees most; None: nowhere both are.
+
+    What is compared are the rises of every other band's level, which needs no pass over the clip before.
+    """
+    best, middle = 0.0, None
+    for moved in (offset + hint for hint in _HINT):
+        begin, end = max(0, -moved), min(len(heldout), len(train) - moved)
+        if end - begin < _MIN_FRAMES:
+            continue
+        step = -(-(end - begin) // _SEEN)
+        x = _rises(heldout[begin:end], step)
+        y = _rises(train[begin + moved : end + moved], step)
+        possible = np.sqrt(np.einsum("tb,tb->t", x, x) * np.einsum("tb,tb->t", y, y)) + _RISE
+        summed = np.concatenate([[0.0], np.cumsum(np.einsum("tb,tb->t", x, y) - _DRIFT * possible)])
+        rise = summed - np.minimum.accumulate(summed)
+        last = int(np.argmax(rise))
+        first = int(np.argmin(summed[: last + 1]))
+        if middle is None or rise[last] > best:
+            best, middle = float(rise[last]), begin + step * (first + last) // 2
+    return middle
+
+
+def _rises(bands: np.ndarray, step: int) -> np.ndarray:
+    """How much louder each other band becomes around every `step`th frame; float32 `(T, bands)`."""
+    few = bands[:, ::2]
+    later, before = few[2 * _LAG :: step], few[: -2 * _LAG : step]
+    rises = later.astype(np.float32) - before
+    rises -= np.float32(_COMMON) * rises.mean(axis=1, keepdims=True)
+    return rises
+
+
+def _coarse(heldout: np.ndarray, train: np.ndarray) -> list[int]:
+    """Offsets in frames at which all of two clips agrees best at the same speed, apart by a second."""
+    ours, theirs = movements(heldout), movements(train)
+    size = fast_length(len(heldout) + len(train))
+    spectrum = np.zeros(size // 2 + 1, np.complex64)
+    for own, other in zip(ours, theirs, strict=True):  # one by one: an hour is large
+        spectrum += np.fft.rfft(other, size) * np.fft.rfft(own, size).conj()
+    heights, offsets = _heights(np.fft.irfft(spectrum, size), ours.shape[1], theirs.shape[1])
+    best = []
+    for _ in range(_COARSE):
+        place = int(np.argmax(heights))
+        best.append(int(offsets[place]))
+        heights[max(0, place - FRAMES_PER_S) : place + FRAMES_PER_S + 1] = -np.inf
+    return best
 
 
 # ---- correlation at every offset ------------------------------------------------------------------
@@ -158,10 +259,16 @@ def _correlation(
     """Offsets, and the products summed at each over the root of how many frames overlap."""
     own = piece.shape[1]
     products = np.fft.irfft((spectrum * np.fft.rfft(piece, size, axis=1).conj()).sum(axis=0), size)
+    heights, offsets = _heights(products, own, frames)
+    return offsets, heights
+
+
+def _heights(products: np.ndarray, own: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Summed products over the root of how many frames overlap, and their offsets."""
     least = min(_MIN_FRAMES, own - 1, frames - 1)
     offsets = np.arange(least - own, frames - least + 1)
     overlap = np.minimum(own, frames - offsets) - np.maximum(0, -offsets)
-    return offsets, products[offsets % size] / np.sqrt(np.maximum(overlap, _MIN_FRAMES))
+    return products[offsets % len(products)] / np.sqrt(np.maximum(overlap, _MIN_FRAMES)), offsets
 
 
 def warp(moved: np.ndarray, speed: float, pitch: float) -> np.ndarray:

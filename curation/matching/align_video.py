@@ -26,6 +26,7 @@ from curation.matching.search_kernels import compiled
 from curation.media.frames import FPS
 from curation.media.video_hash import THUMB_PX, VIEWS, Box, Boxes
 
+VERSION = "align_video/1"  # raised whenever a number or a step here changes
 RATES = (1.0, 1 / 1.05, 1 / 0.95, 1 / 1.1, 1 / 0.9, 0.8, 1.25)  # that re-uploads are known to have
 _UNLIKELY = 0.03  # by which another rate must be better
 _MAX_FRAMES = 30 * FPS  # of a long clip, the stretch around where the hashes met
@@ -75,7 +76,6 @@ class VideoMatch:
     area: float  # share of the held-out picture that both show
     shared_s: float  # of the held-out clip
     energy: float  # variance of the weaker residual, grey levels squared
-    rival: float  # the best score at another offset, a second or more away
 
     @property
     def rank(self) -> float:
@@ -250,9 +250,8 @@ def _align_from(heldout: np.ndarray, train: np.ndarray, begin: _Start) -> VideoM
         mirrored=begin.mirrored,
         map=found,
         area=round(time.area, 4),
-        shared_s=round(time.frames / FPS, 3),
+        shared_s=round((time.frames - 1) / FPS, 3),
         energy=round(time.energy, 2),
-        rival=round(time.rival, 4),
     )
 
 
@@ -370,7 +369,7 @@ def _products(
     The values: how the warped picture changes with the six numbers of the map, that picture, ours.
 
     Args:
-        values: room for them, `(side * side, 8)`; one product of matrices is faster than many sums.
+        values: room for them, `(side * side, 8)`.
     """
     frames, side, _ = ours.shape
     products, pixels = np.zeros((8, 8)), 0
@@ -399,10 +398,36 @@ def _products(
                     total[c] += value[c]
                 n += 1
         if n:
-            seen = values[:n]
-            products += np.dot(seen.T, seen) - np.outer(total, total) / n
+            for c in range(0, 8, 2):
+                _add_products(values, n, c, products)
+            for c in range(8):
+                for d in range(8):
+                    products[c, d] -= total[c] * total[d] / n
         pixels += n
     return products, pixels
+
+
+@compiled
+def _add_products(values: np.ndarray, n: int, c: int, products: np.ndarray) -> None:
+    """Add the products of values c and c + 1 of the first n pixels with all eight.
+
+    The sums are kept apart by name so that they stay in registers.
+    """
+    a0, a1, a2, a3 = products[c, 0], products[c, 1], products[c, 2], products[c, 3]
+    a4, a5, a6, a7 = products[c, 4], products[c, 5], products[c, 6], products[c, 7]
+    e = c + 1
+    b0, b1, b2, b3 = products[e, 0], products[e, 1], products[e, 2], products[e, 3]
+    b4, b5, b6, b7 = products[e, 4], products[e, 5], products[e, 6], products[e, 7]
+    for p in range(n):
+        a, b = values[p, c], values[p, c + 1]
+        v0, v1, v2, v3 = values[p, 0], values[p, 1], values[p, 2], values[p, 3]
+        v4, v5, v6, v7 = values[p, 4], values[p, 5], values[p, 6], values[p, 7]
+        a0, a1, a2, a3 = a0 + a * v0, a1 + a * v1, a2 + a * v2, a3 + a * v3
+        a4, a5, a6, a7 = a4 + a * v4, a5 + a * v5, a6 + a * v6, a7 + a * v7
+        b0, b1, b2, b3 = b0 + b * v0, b1 + b * v1, b2 + b * v2, b3 + b * v3
+        b4, b5, b6, b7 = b4 + b * v4, b5 + b * v5, b6 + b * v6, b7 + b * v7
+    products[c] = np.array((a0, a1, a2, a3, a4, a5, a6, a7))
+    products[e] = np.array((b0, b1, b2, b3, b4, b5, b6, b7))
 
 
 # ---- time -----------------------------------------------------------------------------------------
@@ -417,7 +442,6 @@ class _InTime:
     rate: float
     frames: int
     energy: float
-    rival: float
     area: float
 
     def pairs(self, ours: int, theirs: int) -> np.ndarray:
@@ -438,10 +462,10 @@ def _in_time(ours: np.ndarray, theirs: np.ndarray, map_: np.ndarray) -> _InTime 
     a, b = _residuals(_pixels(ours, seen)), _residuals(_sample(theirs, u, v))
     shortest = min(_MIN_SHARED, max(FPS, 2 * min(len(ours), len(theirs)) // 3))
     aa, ab, bb = (np.asarray(m, np.float64) for m in (a @ a.T, a @ b.T, b @ b.T))
-    score, offset, rate, frames, energy, rival = _search(aa, ab, bb, np.array(RATES), shortest, FPS)
+    score, offset, rate, frames, energy = _search(aa, ab, bb, np.array(RATES), shortest)
     return _InTime(
         score=float(score), offset=float(offset), rate=float(rate), frames=int(frames),
-        energy=float(energy) / len(seen), rival=float(rival), area=area,
+        energy=float(energy) / len(seen), area=area,
     )  # fmt: skip
 
 
@@ -500,38 +524,32 @@ def _sample(frames: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 @compiled
 def _search(
-    aa: np.ndarray, ab: np.ndarray, bb: np.ndarray, rates: np.ndarray, shortest: int, fps: int
-) -> tuple[float, float, float, int, float, float]:
+    aa: np.ndarray, ab: np.ndarray, bb: np.ndarray, rates: np.ndarray, shortest: int
+) -> tuple[float, float, float, int, float]:
     """Every rate and every whole offset, then quarters of a frame around the best.
 
-    Works on products between frames alone. Returns score, offset, rate, frames, energy, rival.
+    Works on products between frames alone. Returns score, offset, rate, frames, energy.
     """
     na, nb = ab.shape
     sums = (_block_sums(aa), _block_sums(ab), _block_sums(bb))
     best, best_rank, best_rate, best_offset = (-1.0, 0, 0.0), -1e9, 1.0, 0.0
-    profile = np.full(na + nb + 1, -1.0)  # at rate 1, by offset + na
     for r in range(len(rates)):
-        low = int(np.ceil(-rates[r] * (na - 1)))
-        for offset in range(low, nb):
+        unlikely = _UNLIKELY if r else 0.0
+        for offset in range(int(np.ceil(-rates[r] * (na - 1))), nb):
             at = _agreement(aa, ab, bb, sums, rates[r], float(offset), shortest)
-            if r == 0 and at[1] > 0:
-                profile[offset + na] = at[0]
             # as an effect grows with the root of what it was measured on
-            rank = (min(at[0], 0.999) - (_UNLIKELY if r else 0.0)) * np.sqrt(at[1])
+            rank = (min(at[0], 0.999) - unlikely) * np.sqrt(at[1])
             if at[1] > 0 and rank > best_rank:
                 best, best_rank, best_rate, best_offset = at, rank, rates[r], float(offset)
+    unlikely = 0.0 if best_rate == rates[0] else _UNLIKELY
     for step in (0.5, 0.25):
         middle = best_offset
         for place in (middle - step, middle + step):
             at = _agreement(aa, ab, bb, sums, best_rate, place, shortest)
-            if at[1] > 0 and min(at[0], 0.999) * np.sqrt(at[1]) > best_rank:
-                best, best_offset = at, place
-                best_rank = min(at[0], 0.999) * np.sqrt(at[1])
-    rival = -1.0
-    for p in range(len(profile)):
-        if abs(p - na - best_offset) >= fps and profile[p] > rival:
-            rival = profile[p]
-    return best[0], best_offset, best_rate, best[1], best[2], rival
+            rank = (min(at[0], 0.999) - unlikely) * np.sqrt(at[1])
+            if at[1] > 0 and rank > best_rank:
+                best, best_rank, best_offset = at, rank, place
+    return best[0], best_offset, best_rate, best[1], best[2]
 
 
 @compiled

@@ -4,16 +4,19 @@ An item is 32 signs of how a clip sounds at a moment (media/audio_hash.py). Wher
 two clips, or all but one or two of these, the items a second or more to either side are compared as
 well, all 32 bits of them; most meetings by chance end there, after sixteen steps. What remains are
 pairs with an offset, the least different first, `most` for each held-out clip. Keys that very many
-moments have are passed over.
+moments have are passed over, see `sound_stop_list`.
 
 The more clips there are, the less is looked up: of two million against each other no longer every moment
 nor keys that differ.
+
+Who looks in some of the clips at a time gets what all at once would give: with `effort_for` and `stopped`
+of all of them, whether a pair is found depends on its two clips alone, and `most_alike` counts over all.
 
 The clips to look in are indexed in parts of `_PART` items, so that the index does not grow with them.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,10 +24,11 @@ import numpy as np
 
 from curation.media.audio_hash import FRAMES_PER_S
 
+VERSION = "sound-candidates/2"  # of which pairs are found
 MOST = 50  # pairs a held-out clip; Source: tests/benchmarks, "Sound"
 _PART = 1 << 26
 _BATCH = 1 << 12  # held-out clips that one thread takes at a time
-_CROWDED = 4096  # items of one key in a part, above which it says nothing
+_CROWDED = 4096  # items of one key, above which it says nothing
 _CROWDED_SHARE = 64  # or so many times the mean, whichever is more
 _MEETINGS = 4e10  # that may be looked at; beyond, not every moment is looked up
 # Clips to look in, up to which: frames from one indexed item to the next, bits in which keys may differ,
@@ -60,7 +64,9 @@ def audio_candidates(
     heldout: Items,
     train: Items,
     *,
-    most: int = MOST,
+    effort_for: int | None = None,
+    stopped: np.ndarray | None = None,
+    most: int | None = MOST,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SoundPairs:
@@ -70,15 +76,20 @@ def audio_candidates(
     smaller number first.
 
     Args:
-        most: pairs of one held-out clip, those that differ least.
+        effort_for: clips to look in in all, where `train` has some of them; else those of `train`.
+        stopped: keys to pass over, the `sound_stop_list` of all clips; without it that of `train`.
+        most: pairs of one held-out clip, those that differ least. Which these are depends on the other
+            clips of `train`: of several calls more remain than of one, and `most_alike` takes from
+            them what one call would give. None: all pairs; for large sets that is too many to align.
         progress: called with held-out clips done and all of them, times the parts of the index.
     """
     ours, theirs = _Clips.of(heldout), _Clips.of(train)
     parts = theirs.parts()
-    effort = _Effort.of(theirs, len(heldout.item))
+    effort = _Effort.of(len(theirs.numbers) if effort_for is None else effort_for, ours)
+    passed_over = _table(sound_stop_list([train.item]) if stopped is None else stopped)
     found, done = [], 0
     for part in parts:
-        index = _Index.of(part, effort.stride)
+        index = _Index.of(part, effort.stride, passed_over)
         batches = [ours.cut(n, n + _BATCH) for n in range(0, len(ours.numbers), _BATCH)]
         with ThreadPoolExecutor(threads) as pool:
             jobs = [pool.submit(_look_up, batch, part, index, effort, most) for batch in batches]
@@ -88,6 +99,36 @@ def audio_candidates(
                 if progress is not None:
                     progress(done, len(ours.numbers) * len(parts))
     return _merged(found, most, mirrored=heldout is train)
+
+
+def sound_stop_list(items: Iterable[np.ndarray]) -> np.ndarray:
+    """Keys of items that so many moments have that they say nothing; uint32, rising.
+
+    Args:
+        items: `Items.item` of all clips to look in, in one piece or in several.
+    """
+    from curation.matching.audio_kernels import KEY_BITS
+
+    counts = np.zeros(1 << KEY_BITS, np.int64)
+    for some in items:
+        moving = some[some != 0]
+        counts += np.bincount(moving & np.uint32((1 << KEY_BITS) - 1), minlength=1 << KEY_BITS)
+    crowded = max(_CROWDED, _CROWDED_SHARE * int(counts.sum()) >> KEY_BITS)
+    return np.flatnonzero(counts > crowded).astype(np.uint32)
+
+
+def most_alike(found: Sequence[SoundPairs], most: int | None = MOST) -> SoundPairs:
+    """The least different pairs of each held-out clip over all calls, each with other train clips."""
+    return _merged(list(found), most, mirrored=False)
+
+
+def _table(keys: np.ndarray) -> np.ndarray:
+    """Whether a key is one of these; bool (2 ** KEY_BITS,)."""
+    from curation.matching.audio_kernels import KEY_BITS
+
+    table = np.zeros(1 << KEY_BITS, np.bool_)
+    table[keys] = True
+    return table
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +180,12 @@ class _Effort:
     limit: float  # how different pairs may be
 
     @classmethod
-    def of(cls, theirs: _Clips, num_ours: int) -> "_Effort":
+    def of(cls, num_clips: int, ours: _Clips) -> "_Effort":
+        """For so many clips to look in; they are taken to be as long as ours."""
         from curation.matching.audio_kernels import KEY_BITS
 
-        num_clips, num_theirs = len(theirs.numbers), len(theirs.item)
+        num_ours = len(ours.item)
+        num_theirs = num_clips * num_ours / max(1, len(ours.numbers))
         _, stride, flips, limit = next(effort for effort in _EFFORT if num_clips <= effort[0])
         # keys are not spread evenly: so many more than chance would have it
         meetings = 4.0 * num_ours * (num_theirs / stride) / (1 << KEY_BITS)
@@ -168,43 +211,39 @@ class _Index:
 
     ordered: np.ndarray
     buckets: np.ndarray
-    crowded: int
 
     @classmethod
-    def of(cls, part: _Clips, stride: int) -> "_Index":
-        from curation.matching.audio_kernels import KEY_BITS, bucket_starts, sorted_by_key
+    def of(cls, part: _Clips, stride: int, passed_over: np.ndarray) -> "_Index":
+        from curation.matching.audio_kernels import bucket_starts, sorted_by_key
 
         in_clip = np.arange(len(part.item)) - np.repeat(part.starts[:-1], np.diff(part.starts))
-        chosen = np.flatnonzero((part.item != 0) & (in_clip % stride == 0)).astype(np.int32)
+        said = ~passed_over[part.item & np.uint32(len(passed_over) - 1)]
+        chosen = np.flatnonzero((part.item != 0) & (in_clip % stride == 0) & said).astype(np.int32)
         buckets = bucket_starts(part.item, chosen)
-        crowded = max(_CROWDED, _CROWDED_SHARE * len(chosen) >> KEY_BITS)
-        return cls(sorted_by_key(part.item, chosen, buckets), buckets, crowded)
+        return cls(sorted_by_key(part.item, chosen, buckets), buckets)
 
 
-def _look_up(ours: _Clips, theirs: _Clips, index: _Index, effort: _Effort, most: int) -> SoundPairs:
+def _look_up(
+    ours: _Clips, theirs: _Clips, index: _Index, effort: _Effort, most: int | None
+) -> SoundPairs:
     from curation.matching.audio_kernels import DIFFERENT, WINDOWS, look_up
 
-    shape = (len(ours.numbers), most)
-    clip, offset = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
-    difference = np.full(shape, 9, np.float32)
-    look_up(
+    row, place, offset, difference = look_up(
         ours.item, ours.starts, ours.numbers, theirs.item, theirs.starts, theirs.numbers,
         index.ordered, index.buckets, _masks(effort.flips),
-        np.array([effort.every, index.crowded, most]), effort.limit,
-        np.array(WINDOWS), np.array(DIFFERENT), clip, offset, difference,
+        np.array([effort.every, len(theirs.numbers) if most is None else most]), effort.limit,
+        np.array(WINDOWS), np.array(DIFFERENT),
     )  # fmt: skip
-    row, column = np.nonzero(clip >= 0)
-    place = clip[row, column]
     began_ms = theirs.first_ms[place] - ours.first_ms[row]
     return SoundPairs(
         heldout_clip=ours.numbers[row],
         train_clip=theirs.numbers[place],
-        offset_s=offset[row, column] / FRAMES_PER_S + began_ms / 1000,
-        difference=difference[row, column],
+        offset_s=offset / FRAMES_PER_S + began_ms / 1000,
+        difference=difference,
     )
 
 
-def _merged(found: list[SoundPairs], most: int, *, mirrored: bool) -> SoundPairs:
+def _merged(found: list[SoundPairs], most: int | None, *, mirrored: bool) -> SoundPairs:
     names = ("heldout_clip", "train_clip", "offset_s", "difference")
     empty = SoundPairs(
         heldout_clip=np.zeros(0, np.int32), train_clip=np.zeros(0, np.int32),
@@ -217,7 +256,7 @@ def _merged(found: list[SoundPairs], most: int, *, mirrored: bool) -> SoundPairs
     order = np.lexsort((b, difference, a))
     begins = np.flatnonzero(np.diff(a[order], prepend=-1))
     rank = np.arange(len(a)) - np.repeat(begins, np.diff(begins, append=len(a)))
-    order = order[rank < most]
+    order = order if most is None else order[rank < most]
     a, b, offset, difference = a[order], b[order], offset[order], difference[order]
     if mirrored:
         offset = np.where(a < b, offset, -offset)

@@ -80,23 +80,34 @@ def difference(
 
 
 @compiled
+def doubled(values: np.ndarray) -> np.ndarray:
+    """The values, and as much room again."""
+    wider = np.empty(2 * len(values), values.dtype)
+    wider[: len(values)] = values
+    return wider
+
+
+@compiled
 def look_up(
     ours: np.ndarray, our_starts: np.ndarray, our_clips: np.ndarray,
     theirs: np.ndarray, their_starts: np.ndarray, their_clips: np.ndarray,
     ordered: np.ndarray, buckets: np.ndarray, masks: np.ndarray, rules: np.ndarray, limit: float,
     windows: np.ndarray, different: np.ndarray,
-    out_clip: np.ndarray, out_offset: np.ndarray, out_difference: np.ndarray,
-) -> None:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """For each of our clips the `most` least different of theirs, in the order of their places.
+
+    Gives places of our clips and of theirs, offsets in frames, and how different they are.
 
     Args:
         our_starts, their_starts: where each clip's items begin, and the end of the last.
         our_clips, their_clips: the number of each clip; those of one number are not compared.
         masks: uint64, the bits in which keys may differ.
-        rules: frames from one look-up to the next, size above which a bucket is passed over, `most`.
-        out_clip: (clips, most), place of their clip, -1 where there are fewer; out_offset in frames.
+        rules: frames from one look-up to the next, `most`.
     """
-    every, crowded, most = rules[0], rules[1], rules[2]
+    every, most = rules[0], rules[1]
+    size, room = 0, 1024
+    out_row, out_clip = np.empty(room, np.int32), np.empty(room, np.int32)
+    out_offset, out_difference = np.empty(room, np.int32), np.empty(room, np.float32)
     best = np.full(len(their_clips), 9.0, np.float32)
     offset = np.zeros(len(their_clips), np.int32)
     met = np.empty(len(their_clips), np.int32)
@@ -112,8 +123,6 @@ def look_up(
             for mask in masks:
                 key = (np.uint64(mine[i]) & _KEY) ^ mask
                 begin, end = buckets[np.int64(key)], buckets[np.int64(key) + 1]
-                if end - begin > crowded:
-                    continue
                 for n in range(begin, end):
                     place = ordered[n]
                     c = clip_of[place]
@@ -135,9 +144,16 @@ def look_up(
             chosen.sort()
             chosen = chosen[np.argsort(best[chosen], kind="mergesort")][:most]
         chosen.sort()
+        while size + len(chosen) > room:
+            out_row, out_clip = doubled(out_row), doubled(out_clip)
+            out_offset, out_difference = doubled(out_offset), doubled(out_difference)
+            room *= 2
         for n in range(len(chosen)):
-            out_clip[q, n] = chosen[n]
-            out_offset[q, n] = offset[chosen[n]]
-            out_difference[q, n] = best[chosen[n]]
+            out_row[size] = q
+            out_clip[size] = chosen[n]
+            out_offset[size] = offset[chosen[n]]
+            out_difference[size] = best[chosen[n]]
+            size += 1
         for n in range(num_met):
             best[met[n]] = 9.0
+    return out_row[:size], out_clip[:size], out_offset[:size], out_difference[:size]

@@ -6,7 +6,6 @@ left out; a clip of which nothing else is left is still found by its sound.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +15,7 @@ from curation.matching.prints import Prints
 from curation.matching.search import crowded, hits
 from curation.media.video_hash import BASE_VIEWS, VIEWS
 
+VERSION = "candidates/1"  # raised whenever a number or a rule here changes
 # Bits; hashes are half ones, so that distances are even. Source: tests/benchmarks/README.md, "Radius"
 RADIUS = 12
 NEAR = 10  # one pair of frames as near as this is enough …
@@ -25,14 +25,6 @@ _MOST_HITS = 64  # of a pair, those with the nearest hashes
 _OTHER_VIEWS = tuple(view for view in range(len(VIEWS)) if view not in BASE_VIEWS)
 
 Pair = tuple[int, int]  # numbers of the held-out clip and of the other
-
-
-@dataclass(slots=True)
-class Candidate:
-    """Why a pair is worth aligning."""
-
-    hits: list[Hit] = field(default_factory=list)
-    by_sound: bool = False
 
 
 def stop_list(prints: Prints) -> np.ndarray:
@@ -48,13 +40,16 @@ def frame_candidates(
     stopped: np.ndarray,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[Pair, Candidate]:
-    """Pairs of clips with frames whose hashes meet; a clip is no pair with itself."""
-    found: dict[Pair, Candidate] = {}
+) -> dict[Pair, list[Hit]]:
+    """Pairs of clips with frames whose hashes meet, and these, the nearest first; no clip with itself.
+
+    Whether a pair is here follows from its two clips and `stopped` alone.
+    """
     place = {key: number for number, key in enumerate(heldout.keys)}
     alike = np.array(
         [place.get(key, len(place) + n) for n, key in enumerate(train.keys)], np.int32
     )  # numbers of the training clips, of those that are held out too the same
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     # Base against base is searched once; every other view of one side against the base of the other.
     for ours, theirs in ((None, BASE_VIEWS), (BASE_VIEWS, _OTHER_VIEWS)):
         mine = heldout.frames(ours, without=stopped)
@@ -70,29 +65,26 @@ def frame_candidates(
             threads=threads,
             progress=progress,
         )
-        for pairs, _, _ in blocks:
-            _collect(found, heldout, train, mine[pairs.query], yours[pairs.database], pairs.distance)
-    return found
+        found += [(mine[pairs.query], yours[pairs.database], pairs.distance) for pairs, _, _ in blocks]
+    if not found:
+        return {}
+    frames, theirs_, distance = (np.concatenate(part) for part in zip(*found, strict=True))
+    return _by_pair(heldout, train, frames, theirs_, distance)
 
 
-def _collect(
-    found: dict[Pair, Candidate],
-    heldout: Prints,
-    train: Prints,
-    mine: np.ndarray,
-    yours: np.ndarray,
-    distance: np.ndarray,
-) -> None:
-    """Add the nearest hits of each pair of clips."""
+def _by_pair(
+    heldout: Prints, train: Prints, mine: np.ndarray, yours: np.ndarray, distance: np.ndarray
+) -> dict[Pair, list[Hit]]:
+    """The nearest hits of each pair of clips that has enough of them."""
     heldout_clip, train_clip = heldout.frame_clip[mine], train.frame_clip[yours]
     order = np.lexsort((yours, mine, distance, train_clip, heldout_clip))
     starts = _starts(heldout_clip[order], train_clip[order])
+    found: dict[Pair, list[Hit]] = {}
     for begin, end in pairwise([*starts, len(order)]):
         if distance[order[begin]] > NEAR and end - begin < FAR_HITS:
             continue
         chosen = order[begin : min(end, begin + _MOST_HITS)]
-        pair = (int(heldout_clip[chosen[0]]), int(train_clip[chosen[0]]))
-        found.setdefault(pair, Candidate()).hits.extend(
+        found[int(heldout_clip[chosen[0]]), int(train_clip[chosen[0]])] = [
             Hit(
                 heldout_ms=int(heldout.frame_ms[mine[k]]),
                 train_ms=int(train.frame_ms[yours[k]]),
@@ -101,7 +93,8 @@ def _collect(
                 distance=int(distance[k]),
             )
             for k in chosen
-        )
+        ]
+    return found
 
 
 def _starts(first: np.ndarray, second: np.ndarray) -> list[int]:

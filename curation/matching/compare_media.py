@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,32 +22,34 @@ import numpy as np
 import curation
 from curation.catalog.cards import Card
 from curation.catalog.lists import Selection, built_path, heldout_selection, list_names, train_selection
+from curation.catalog.record import read_record
 from curation.catalog.store import sql_text, work_connection
 from curation.errors import UsageProblem
 from curation.files import canonical_json, replacing
 from curation.manifest import DUPLICATE_COLUMNS, METADATA_KEY, PARQUET
-from curation.matching import align_audio, candidates, judge
+from curation.matching import align_audio, align_video, candidates, judge
 from curation.matching.candidates import stop_list
+from curation.matching.clusters import clusters
 from curation.matching.duplicates import Key, best_rows
-from curation.matching.near import FILE, scans
-from curation.matching.pair_worker import FOUND, Finder, finding
+from curation.matching.near import FILE, FORMAT, scans
+from curation.matching.pair_worker import FOUND, Finder, finding, only_allowed
 from curation.matching.prints import COLUMNS, Prints
 from curation.media.audio_hash import AUDIO_VERSION
 from curation.media.fingerprint import CLIPS, fingerprint_folder, read_part, read_scan
+from curation.media.video_hash import FLAT
 from curation.tasks import ALL, Share, Task, Work, run, sealing, still_busy
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-FORMAT = "foleyproof-duplicates/1"
 STAGE = ".duplicates"
 _MOST_TASKS = 256
 _FEW_CLIPS = 256  # up to which another process takes longer to begin than the work does
 Progress = Callable[[str, int | None, int | None], Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Compared:
     """What is looked for in what."""
 
@@ -57,10 +60,16 @@ class Compared:
     items: dict[str, frozenset[Key]]  # test items by name of the test set
     allowed: dict[str, frozenset[str]] | None  # clip_ids of the training side by dataset; None: all
 
-    @property
+    @cached_property
     def all_items(self) -> frozenset[Key]:
         """The items of all test sets."""
         return frozenset().union(*self.items.values())
+
+    def takes_part(self, key: Key) -> bool:
+        """Whether a clip is on either side."""
+        if key in self.all_items or self.allowed is None:
+            return True
+        return key[1] in self.allowed.get(key[0], ())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +79,13 @@ class Unknown:
     clips: list[tuple[str, str]] = field(default_factory=list)  # key and reason
     tests: dict[str, int] = field(default_factory=dict)  # test items, by name of the test set
     trains: int = 0
+
+    def add(self, key: Key, reason: str, chosen: Compared) -> None:
+        """Count one more."""
+        self.clips.append(("/".join(key), reason))
+        self.trains += key not in chosen.all_items
+        for name, members in chosen.items.items():
+            self.tests[name] = self.tests.get(name, 0) + (key in members)
 
     def at_most(self, size: int, name: str) -> int:
         """How many items of a test set may have copies that nobody looked for."""
@@ -93,9 +109,10 @@ def versions(digests: dict[str, Any]) -> dict[str, Any]:
     return {
         **digests,
         "sound": AUDIO_VERSION,
-        "radius": [candidates.NEAR, candidates.RADIUS, candidates.FAR_HITS],
+        "candidates": candidates.VERSION,
+        "align_video": align_video.VERSION,
+        "align_audio": align_audio.VERSION,
         "judge": judge.VERSION,
-        "align_audio": [align_audio.REVIEW_STRENGTH, align_audio.AUTO_STRENGTH],
     }
 
 
@@ -120,6 +137,9 @@ def compared(
                 f"{selection.key}: the media of {selection.dataset} were not scanned, expected one of: "
                 f"{', '.join(scanned)} — run: curate scan --dataset {selection.dataset} DIR"
             )
+    if trains is not None:  # else everything that was scanned takes part
+        asked = {selection.dataset for selection in (*heldout, *trains)}
+        scanned = {dataset: digest for dataset, digest in scanned.items() if dataset in asked}
     _one_version(manifests, scanned)
     with work_connection(manifests) as db:
         items = {test.name: frozenset(_keys(db, manifests, test)) for test in heldout}
@@ -244,6 +264,11 @@ def _about(chosen: Compared) -> dict[str, Any]:
         "tests": tests,
         "train": trains,
         "fingerprints": dict(sorted(chosen.digests.items())),
+        # which rows are items, and which are trained on
+        "manifests": {
+            dataset: read_record(chosen.manifests, dataset)["outputs"]["clips.parquet"]["sha256"]
+            for dataset in sorted({s.dataset for s in (*chosen.tests, *(chosen.trains or ()))})
+        },
         "versions": versions({"picture": about["hash_version"]}),
     }
 
@@ -280,7 +305,7 @@ def _heldout(chosen: Compared, parts: list[tuple[str, str]]) -> Prints:
         wanted = set(chosen.allowed or chosen.digests)
         ours = [part for part in parts if part[0] in wanted]
         tables = _tables(chosen, ours, COLUMNS)
-        made = (Prints.of(_allowed(table, chosen.allowed)).base() for table in tables)
+        made = (Prints.of(only_allowed(table, chosen.allowed)).base() for table in tables)
         return Prints.joined(list(made))
     ids: dict[str, pa.Array] = {}
     for dataset, _ in chosen.all_items:
@@ -291,12 +316,6 @@ def _heldout(chosen: Compared, parts: list[tuple[str, str]]) -> Prints:
     for (dataset, _), table in zip(ours, _tables(chosen, ours, COLUMNS), strict=True):
         made_of.append(Prints.of(table.filter(pc.is_in(table["clip_id"], ids[dataset]))))
     return Prints.joined(made_of)
-
-
-def _allowed(table: "pa.Table", allowed: dict[str, frozenset[str]] | None) -> "pa.Table":
-    from curation.matching.pair_worker import only_allowed
-
-    return only_allowed(table, allowed)
 
 
 def _stopped(chosen: Compared, parts: list[tuple[str, str]], heldout: Prints) -> np.ndarray:
@@ -310,31 +329,43 @@ def _stopped(chosen: Compared, parts: list[tuple[str, str]], heldout: Prints) ->
 
 
 def _unknown(chosen: Compared, parts: list[tuple[str, str]]) -> tuple[Unknown, int]:
-    """Clips without fingerprints, and how many have some."""
+    """Clips that could not be compared, or not whole, and how many were."""
     unknown, clips = Unknown(), 0
-    items, seen = chosen.all_items, set()
-    for table in _tables(chosen, parts, ("dataset", "clip_id", "status", "reason")):
-        columns = (table[name].to_pylist() for name in ("dataset", "clip_id", "status", "reason"))
-        for dataset, clip_id, status, reason in zip(*columns, strict=True):
+    seen: set[Key] = set()
+    for table in _tables(chosen, parts, ("dataset", "clip_id", "status", "reason", *_SAYING)):
+        columns = [table[name].to_pylist() for name in ("dataset", "clip_id", "status", "reason")]
+        for dataset, clip_id, status, reason, says in zip(*columns, _says(table), strict=True):
             key = (dataset, clip_id)
-            if key in items:
-                seen.add(key)
-            elif chosen.allowed is not None and clip_id not in chosen.allowed.get(dataset, ()):
+            seen.add(key)
+            if not chosen.takes_part(key):
                 continue
-            if status == "scanned":
-                clips += 1
-                continue
-            unknown.clips.append((f"{dataset}/{clip_id}", reason))
-            if key not in items:
-                unknown.trains += 1
-            for name, members in chosen.items.items():
-                unknown.tests[name] = unknown.tests.get(name, 0) + (key in members)
-    for key in sorted(items - seen):  # built after the scan
-        unknown.clips.append(("/".join(key), "not_scanned"))
-        for name, members in chosen.items.items():
-            unknown.tests[name] = unknown.tests.get(name, 0) + (key in members)
+            clips += status == "scanned"
+            if status == "scanned" and reason is None and not says:
+                reason = "nothing_to_compare"
+            if reason is not None:
+                unknown.add(key, reason, chosen)
+    for key in _built_keys(chosen):
+        if key not in seen and chosen.takes_part(key):
+            unknown.add(key, "not_scanned", chosen)
     unknown.clips.sort()
     return unknown, clips
+
+
+_SAYING = ("flatness", "audio_item")
+
+
+def _says(table: "pa.Table") -> list[bool]:
+    """Whether a clip has a picture that is more than flat, or sound."""
+    flat = zip(table["flatness"].to_pylist(), table["audio_item"].to_pylist(), strict=True)
+    return [max(flatness or [0.0]) >= FLAT or bool(items) for flatness, items in flat]
+
+
+def _built_keys(chosen: Compared) -> Iterator[Key]:
+    """Every clip of the datasets that take part, as they are built now."""
+    with work_connection(chosen.manifests) as db:
+        for dataset in sorted(chosen.digests):
+            path = sql_text(built_path(chosen.manifests, dataset))
+            yield from db.execute(f"select dataset, clip_id from read_parquet({path})").fetchall()
 
 
 # ---- the end --------------------------------------------------------------------------------------
@@ -377,31 +408,36 @@ def _seal(chosen: Compared, stage: Path, tasks: list[Task]) -> tuple["pa.Table",
 
 
 def as_json(found: Duplicated) -> dict[str, Any]:
-    """The document of `curate duplicates --json`."""
-    from curation.matching.clusters import clusters
-
-    groups = clusters(found.pairs)
+    """The document of `curate duplicates --json`; null pairs where other shares are not done."""
+    groups = clusters(found.pairs) if found.sealed else None
+    pairs = [
+        {
+            "a": f"{row.pop('a_dataset')}/{row.pop('a_clip_id')}",
+            "b": f"{row.pop('b_dataset')}/{row.pop('b_clip_id')}",
+            **row,
+        }
+        for row in found.pairs.to_pylist()
+    ]
+    tests = {
+        test.name: {
+            "size": len(found.compared.items[test.name]),
+            "unknown": found.unknown.tests.get(test.name, 0),
+            "unseen_copies_at_most": found.unknown.at_most(
+                len(found.compared.items[test.name]), test.name
+            ),
+        }
+        for test in found.compared.tests
+    }
     return {
-        "pairs": [
-            {
-                "a": f"{row.pop('a_dataset')}/{row.pop('a_clip_id')}",
-                "b": f"{row.pop('b_dataset')}/{row.pop('b_clip_id')}",
-                **row,
-            }
-            for row in found.pairs.to_pylist()
-        ],
-        "clusters": groups.components,
-        "weak_links": [list(edge) for edge in groups.bridges],
+        "complete": found.sealed,
+        "pairs": pairs if found.sealed else None,
+        "clusters": groups.components if groups else None,
+        "weak_links": [list(edge) for edge in groups.bridges] if groups else None,
         "unknown": [{"clip": clip, "reason": reason} for clip, reason in found.unknown.clips],
-        "tests": {
-            test.name: {
-                "size": len(found.compared.items[test.name]),
-                "unknown": found.unknown.tests.get(test.name, 0),
-                "leaked_test_items_at_most_unseen": found.unknown.at_most(
-                    len(found.compared.items[test.name]), test.name
-                ),
-            }
-            for test in found.compared.tests
+        "tests": tests,
+        "counts": {
+            "clips": found.clips,
+            "aligned": found.aligned,
+            "unknown": len(found.unknown.clips),
         },
-        "counts": {"clips": found.clips, "aligned": found.aligned, "unknown": len(found.unknown.clips)},
     }

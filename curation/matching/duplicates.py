@@ -16,14 +16,14 @@ from curation.manifest import FOUND_COLUMNS, arrow_schema
 from curation.matching.align_audio import AudioMatch, align_audio
 from curation.matching.align_video import Hit, VideoMatch, align_video
 from curation.matching.audio_candidates import Items, audio_candidates
-from curation.matching.candidates import Candidate, Pair, frame_candidates
+from curation.matching.candidates import Pair, frame_candidates
 from curation.matching.judge import Verdict, judge
+from curation.matching.near import RULES
 from curation.matching.prints import Prints
 from curation.media.video_hash import THUMB_PX, VIEWS, Boxes
 
 Key = tuple[str, str]  # dataset and clip_id
 _MIRRORED = next(v for v, view in enumerate(VIEWS) if view.mirrored and view.part == VIEWS[0].part)
-_RULES = ("near_av", "near_video", "near_audio")
 
 
 class Contents(Protocol):
@@ -52,8 +52,8 @@ def jobs(
     """
     found = frame_candidates(heldout, train, stopped=stopped)
     for pair in _sound_pairs(heldout, train):
-        found.setdefault(pair, Candidate()).by_sound = True
-    made = [_job(heldout, train, pair, candidate, test_items) for pair, candidate in found.items()]
+        found.setdefault(pair, [])
+    made = [_job(heldout, train, pair, hits, test_items) for pair, hits in found.items()]
     return sorted(made, key=lambda job: (job.a, job.b))
 
 
@@ -67,15 +67,13 @@ def _sound_pairs(heldout: Prints, train: Prints) -> list[Pair]:
     return [(ours, theirs) for ours, theirs in local if heldout.keys[ours] != train.keys[theirs]]
 
 
-def _job(
-    heldout: Prints, train: Prints, pair: Pair, candidate: Candidate, test_items: frozenset[Key]
-) -> Job:
+def _job(heldout: Prints, train: Prints, pair: Pair, hits: list[Hit], test_items: frozenset[Key]) -> Job:
     ours, theirs = heldout.keys[pair[0]], train.keys[pair[1]]
     boxes = (heldout.boxes_of(pair[0]), train.boxes_of(pair[1]))
     as_it_is = (ours in test_items, theirs) > (theirs in test_items, ours)
     if as_it_is:
-        return Job(a=ours, b=theirs, boxes=boxes, hits=candidate.hits)
-    return Job(a=theirs, b=ours, boxes=boxes[::-1], hits=[hit.turned() for hit in candidate.hits])
+        return Job(a=ours, b=theirs, boxes=boxes, hits=hits)
+    return Job(a=theirs, b=ours, boxes=boxes[::-1], hits=[hit.turned() for hit in hits])
 
 
 def align(job: Job, contents: Mapping[str, Contents]) -> tuple[Verdict, VideoMatch | None] | None:
@@ -141,7 +139,7 @@ def _box(video: VideoMatch, boxes: Boxes) -> list[float]:
     left, top, right, bottom = boxes.picture
     x = left + inside[0] * (right - left)
     y = top + inside[1] * (bottom - top)
-    return [round(float(edge), 3) for edge in (x[0], y[0], x[1], y[1])]
+    return [round(min(max(float(edge), 0.0), 1.0), 3) for edge in (x[0], y[0], x[1], y[1])]
 
 
 def best_rows(tables: Sequence[pa.Table]) -> pa.Table:
@@ -161,7 +159,7 @@ def _sureness(row: Mapping[str, object]) -> tuple[object, ...]:
     scores = [row[name] for name in ("video_score", "audio_score")]
     return (
         row["tier"] == "auto",
-        -_RULES.index(str(row["rule"])),
+        -RULES.index(str(row["rule"])),
         *(-2.0 if score is None else score for score in scores),
         row["shared_s"],
         row["offset_s"],

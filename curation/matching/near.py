@@ -153,16 +153,20 @@ def stale(duplicates: Duplicates, manifests: Path) -> list[str]:
 
 
 def near_notes(db: "duckdb.DuckDBPyConnection", manifests: Path) -> list[str]:
-    """A line for each dataset that was scanned anew, or for the first time, since duplicates were looked
-    for."""
+    """A line for each dataset that was scanned, or scanned anew, since duplicates were looked for."""
     duplicates = read_duplicates(db, manifests)
     if duplicates is None:
         return [
             f"{name}: was scanned and not compared — run: curate duplicates" for name in scans(manifests)
         ]
-    return [
+    anew = [
         f"{name}: was scanned anew since duplicates were looked for — run: {duplicates.command()}"
         for name in stale(duplicates, manifests)
+    ]
+    return anew + [
+        f"{name}: was scanned and not compared — run: curate duplicates"
+        for name in scans(manifests)
+        if name not in duplicates.fingerprints
     ]
 
 

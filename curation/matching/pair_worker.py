@@ -5,6 +5,7 @@ import ctypes
 import multiprocessing
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from curation.errors import FoleyproofError, WorkerLost
 from curation.matching.duplicates import Key, align, found_table, jobs
 from curation.matching.prints import COLUMNS, Prints
 from curation.media.fingerprint import CLIPS, ContentReader, fingerprint_folder, read_part
@@ -128,19 +130,25 @@ def _here(
 def _there(
     pipe: Connection, stop: threading.Event, tell: Callable[[float], Any], task: Task, folder: Path
 ) -> dict[str, Any]:
-    pipe.send((_parts(task), folder))
-    while True:
-        while not pipe.poll(_SIGNALS_S):
-            if stop.is_set():
-                raise Stopped
-        answer = pipe.recv()
-        if isinstance(answer, float):
-            tell(answer)
-        elif isinstance(answer, BaseException):
-            raise answer
-        else:
-            counts: dict[str, Any] = answer
-            return counts
+    try:
+        pipe.send((_parts(task), folder))
+        while True:
+            while not pipe.poll(_SIGNALS_S):
+                if stop.is_set():
+                    raise Stopped
+            kind, value = pipe.recv()
+            if kind == "share":
+                tell(value)
+            elif kind == "error":
+                raise value
+            else:
+                counts: dict[str, Any] = value
+                return counts
+    except (EOFError, ConnectionError) as error:
+        raise WorkerLost(
+            f"{task.name}: the process that worked on it died, most often for want of memory, expected "
+            "it to end its work — run the same command again with fewer --workers; what is done is kept"
+        ) from error
 
 
 def _serve(pipe: Connection, finder: Finder) -> None:
@@ -153,6 +161,9 @@ def _serve(pipe: Connection, finder: Finder) -> None:
         except EOFError:
             return
         try:
-            pipe.send(finder.do(parts, folder, lambda share: pipe.send(float(share))))
-        except Exception as error:
-            pipe.send(error)
+            counts = finder.do(parts, folder, lambda share: pipe.send(("share", share)))
+            pipe.send(("done", counts))
+        except FoleyproofError as error:
+            pipe.send(("error", error))
+        except Exception:  # our own bug: its traceback goes where it can be read
+            pipe.send(("error", RuntimeError(traceback.format_exc())))

@@ -5,12 +5,15 @@ names, types and sizes first.
 """
 
 import json
+import math
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from curation.media.facts import Facts
+from curation.verdict import Reason
 
 # what an answer may hold: dtype, and the sizes of all but the first axis (None: any up to 4,096)
 ARRAYS: dict[str, tuple[str, tuple[int | None, ...]]] = {
@@ -24,8 +27,23 @@ ARRAYS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "audio_item": ("<u4", ()),
     "audio_bands": ("|u1", (None,)),
 }
+# those that come together; of each, those of equal length
+_TOGETHER = (
+    (("hash_ms", "hash_view", "hash", "flatness", "box", "thumbs"), 4),
+    (("audio_ms", "audio_item", "audio_bands"), 2),
+)
+_BOX = 8  # numbers: two boxes
+_REASONS: dict[str, frozenset[str | None]] = {
+    "scanned": frozenset((None, Reason.PARTLY_DAMAGED)),
+    "failed": frozenset((
+        Reason.NOT_MEDIA, Reason.DAMAGED, Reason.NO_STREAMS, Reason.TOO_LONG, Reason.TOO_LARGE,
+        Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED,
+    )),
+}  # fmt: skip
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 NO_MEMORY = 12  # the exit code of a child that had too little even to answer
 _MOST_HEADER_BYTES = 1 << 16
+_SAID = 500  # letters of what was wrong
 _MOST_BYTES = 1 << 30  # an hour of thumbnails is 30 MB
 
 
@@ -78,7 +96,7 @@ def write_answer(stream: BinaryIO, answer: Answer) -> None:
     header = {
         "status": answer.status,
         "reason": answer.reason,
-        "detail": answer.detail,
+        "detail": _well_formed(answer.detail),
         "content_digest": answer.content_digest,
         "values": answer.values,
         "arrays": [[name, list(part.shape)] for name, part in parts.items()],
@@ -98,25 +116,49 @@ def read_answer(stream: Any) -> Answer:
     Raises:
         BadAnswer: it is none.
     """
+    line = stream.line(_MOST_HEADER_BYTES)
     try:
-        header = json.loads(stream.line(_MOST_HEADER_BYTES))
-        arrays = [_array(stream, name, shape) for name, shape in header["arrays"]]
+        header = json.loads(line, parse_constant=_no_number)
         answer = Answer(
             status=_text(header["status"]) or "",
             reason=_text(header["reason"]),
             detail=_text(header["detail"]),
             content_digest=_text(header["content_digest"]),
             values=_checked(header["values"]),
-            arrays=dict(arrays),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadAnswer(str(error)) from error
-    if answer.status not in ("scanned", "failed"):
-        raise BadAnswer(f"status {answer.status!r}")
+        _check(answer)
+        shapes = {name: _shape(name, shape) for name, shape in header["arrays"]}
+        _check_arrays(answer.status, shapes, len(header["arrays"]))
+        for name, shape in shapes.items():
+            answer.arrays[name] = _array(stream, name, shape)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise BadAnswer(f"{type(error).__name__}: {error}"[:_SAID]) from error
     return answer
 
 
-def _array(stream: Any, name: str, shape: list[int]) -> tuple[str, np.ndarray]:
+def _check(answer: Answer) -> None:
+    if answer.status not in _REASONS or answer.reason not in _REASONS[answer.status]:
+        raise ValueError(f"status {answer.status!r}, reason {answer.reason!r}")
+    if answer.content_digest is not None and not _DIGEST.fullmatch(answer.content_digest):
+        raise ValueError(f"content_digest {answer.content_digest!r}")
+    if answer.status == "failed" and answer.values:
+        raise ValueError("values of a clip that failed")
+
+
+def _check_arrays(status: str, shapes: dict[str, tuple[int, ...]], told: int) -> None:
+    if len(shapes) != told or (status == "failed" and shapes):
+        raise ValueError("arrays told twice, or of a clip that failed")
+    for names, equal in _TOGETHER:
+        there = [name for name in names if name in shapes]
+        if there and len(there) != len(names):
+            raise ValueError(f"{', '.join(there)} without the others of {', '.join(names)}")
+        if len({shapes[name][0] for name in there[:equal]}) > 1:
+            raise ValueError(f"{', '.join(there[:equal])} of different lengths")
+    if "box" in shapes and (shapes["box"] != (_BOX,) or shapes["thumbs"][1] != shapes["thumbs"][2]):
+        raise ValueError(f"box of shape {shapes['box']}, thumbs of shape {shapes['thumbs']}")
+
+
+def _shape(name: str, shape: list[int]) -> tuple[int, ...]:
     kind, rest = ARRAYS[name]
     if len(shape) != 1 + len(rest) or not all(type(side) is int and side >= 0 for side in shape):
         raise ValueError(f"{name} of shape {shape}")
@@ -125,12 +167,31 @@ def _array(stream: Any, name: str, shape: list[int]) -> tuple[str, np.ndarray]:
     size = int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
     if size > _MOST_BYTES:
         raise ValueError(f"{name} of {size} bytes")
-    return name, np.frombuffer(stream.exactly(size), kind).reshape(shape)
+    return tuple(shape)
+
+
+def _array(stream: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    kind = np.dtype(ARRAYS[name][0])
+    array = np.frombuffer(stream.exactly(math.prod(shape) * kind.itemsize), kind).reshape(shape)
+    if kind.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} holds what is no number")
+    return array
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def _well_formed(text: str | None) -> str | None:
+    """Text that may quote bytes which are none."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{value!r}, expected text")
+    if value is not None:
+        value.encode()  # raises where it is no text that can be written
     return value
 
 
@@ -138,6 +199,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if value is not None and type(value) not in VALUES[name]:
             raise TypeError(f"{name} is {value!r}")
-        if isinstance(value, int) and abs(value) >= 1 << 31:
+        if isinstance(value, str):
+            _text(value)
+        elif value is not None and not (math.isfinite(value) and abs(value) < 1 << 31):
             raise ValueError(f"{name} is {value}")
     return values

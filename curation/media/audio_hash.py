@@ -24,7 +24,7 @@ _HOP = RATE_HZ // FRAMES_PER_S
 _WINDOW = 2048  # 128 ms
 _BLOCK_S = 30  # of sound that is taken at once
 _ROWS = 32  # frames transformed at once: what stays in the cache is four times as fast
-_ACTIVE_DB = -70.0  # RMS of 0.1 s; Source: measurements with and without the guard, curation/README.md
+_ACTIVE_DB = -70.0  # RMS of 0.1 s; Source: tests/benchmarks/README.md, "Sound"
 _ACTIVE_SHARE = 0.3
 _ACTIVE_S = 1.0  # a short sound in a long silence is a sound
 

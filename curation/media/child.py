@@ -26,6 +26,7 @@ from curation.verdict import Reason
 
 _HASHED_AT_ONCE = 1 << 20
 _PR_SET_PDEATHSIG = 1
+_SAID = 500  # letters of an error that are passed on
 
 
 def answer_to(request: dict[str, Any]) -> Answer:
@@ -42,8 +43,23 @@ def answer_to(request: dict[str, Any]) -> Answer:
         answer = Answer(
             status="failed", reason=Reason.DAMAGED, detail=f"cannot be read: {error.strerror}"
         )
+    except Exception as error:  # a mistake of ours, or of a library: nobody reads what is printed here
+        answer = Answer(status="failed", reason=Reason.DECODER_CRASHED, detail=_told(error))
     answer.content_digest = digest
     return answer
+
+
+def _told(error: Exception) -> str:
+    """Type, message and place; the last place in this package where there is one."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        ours = f"{os.sep}curation{os.sep}" in file
+        places.append((ours, f"{os.path.basename(file)}:{trace.tb_lineno}"))
+        trace = trace.tb_next
+    place = next((place for ours, place in reversed(places) if ours), places[-1][1])
+    return f"{type(error).__name__}: {str(error)[:_SAID]} ({place})"
 
 
 def _scanned(request: dict[str, Any]) -> Answer:

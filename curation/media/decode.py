@@ -155,6 +155,8 @@ class _Run:
         except (av.error.FFmpegError, ValueError) as error:
             _raise_memory(error)
             self._refused += 1
+            if self._spare is not None and packet.stream is self._video:
+                self._spare.was_refused(packet.pts)
             return []
         return frames
 
@@ -177,6 +179,8 @@ class _Run:
         if self._first is None:
             self._first = frame
             self.first_s = at_s
+            if self._spare is not None:
+                self._spare.starts(self._zero_s, frame.pts)
         elif time_s > self._limits.max_duration_s:
             raise self._too_long()
         shown_s = frame.duration * self._video_base_s if frame.duration else self._step_s
@@ -299,6 +303,8 @@ class _Run:
 
 class _Rest:
     """Stands for the packet after the last one: what a decoder still holds."""
+
+    pts, size, is_discard = None, 0, False
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.stream_index = stream, stream.index

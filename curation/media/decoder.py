@@ -60,7 +60,7 @@ class Decoder:
         if answer.reason in _RETRIED and not fresh:
             self.close()
             answer = self._ask(path, start_s, end_s)
-        if answer.reason == Reason.OUT_OF_MEMORY or self._clips >= _CLIPS_EACH:
+        if answer.reason in _RETRIED or self._clips >= _CLIPS_EACH:
             self.close()
         return answer
 
@@ -95,7 +95,9 @@ class Decoder:
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-            return read_answer(stream)
+            answer = read_answer(stream)
+            stream.check_done()
+            return answer
         except TimeoutError:
             self.close()
             return _failed(Reason.TIMEOUT, f"not done after {config.timeout_s:g} s")
@@ -172,12 +174,19 @@ class _Pipe:
             missing -= len(parts[-1])
         return b"".join(parts)
 
+    def check_done(self) -> None:
+        """Raise BadAnswer where more came than was asked for."""
+        if self._rest:
+            raise BadAnswer("went on after its answer")
+
     def _some(self, most: int) -> bytes:
-        while not self._poll.poll(_SIGNALS_S * 1000):
+        ready = False
+        while not ready:  # the clock is looked at before each read: bytes may come one by one
             if self._stop.is_set():
                 raise Stopped
             if time.monotonic() > self._until_s:
                 raise TimeoutError
+            ready = bool(self._poll.poll(_SIGNALS_S * 1000))
         found = os.read(self._number, most)
         if not found:
             raise EOFError

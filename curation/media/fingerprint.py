@@ -10,16 +10,16 @@ readers refuse to mix them.
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from curation.catalog.store import FINGERPRINTS
+from curation.catalog.store import FINGERPRINTS, SCAN, scan_record
 from curation.errors import BadManifest, UsageProblem
-from curation.files import canonical_json, digest_of
+from curation.files import canonical_json
 from curation.manifest import CONTENT_COLUMNS, FINGERPRINT_COLUMNS, METADATA_KEY, arrow_schema
 from curation.media.answer import Answer
 from curation.media.columns import table
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 FORMAT = "foleyproof-fingerprints/1"
-SCAN = "scan.json"
 CLIPS, CONTENT = "clips.parquet", "content.parquet"
 _CONTENT_ROWS = 16  # of a row group: what is read at once
-_GROUPS_HELD = 64
+_FILES_HELD = 32  # open at a time, of maybe thousands
+_GROUPS_HELD = 64  # of all files together, each of some hundred KiB
 _LISTS = ("box", "hash_ms", "hash_view", "hash", "flatness", "audio_ms", "audio_item")
 Row = dict[str, Any]
 
@@ -141,28 +141,13 @@ def read_scan(manifests: Path, dataset: str) -> dict[str, Any]:
         UsageProblem: the dataset was not scanned, or not to its end.
         BadManifest: it is not what scan wrote.
     """
-    folder = fingerprint_folder(manifests, dataset)
-    path = folder / SCAN
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        whole = isinstance(record, dict) and record.get("digest") == digest_of(record)
-    except FileNotFoundError as error:
+    record = scan_record(manifests, dataset)
+    if not record:
         raise UsageProblem(
-            f"{dataset}: its media were not scanned, or not to the end, expected {path} — "
-            f"run: curate scan --dataset {dataset} DIR"
-        ) from error
-    except ValueError:
-        whole = False
-    if not whole:
-        raise BadManifest(
-            f"{path}: is not as scan wrote it — scan again: curate scan --dataset {dataset} DIR"
+            f"{dataset}: its media were not scanned, or not to the end, expected "
+            f"{fingerprint_folder(manifests, dataset) / SCAN} — run: curate scan --dataset {dataset} DIR"
         )
     return record
-
-
-def scanned_datasets(manifests: Path) -> list[str]:
-    """Names of the datasets whose scan is finished, in alphabetical order."""
-    return sorted(path.parent.name for path in manifests.glob(f"{FINGERPRINTS}/*/{SCAN}"))
 
 
 def _parts(manifests: Path, dataset: str) -> list[Path]:
@@ -229,38 +214,43 @@ def _about(file: "pq.ParquetFile", path: Path) -> dict[str, Any]:
     return about
 
 
-class ContentFile:
-    """Random access to one content.parquet."""
+class _ContentFile:
+    """One open content.parquet, and the place of each clip in it."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet as pq
 
         self._file = pq.ParquetFile(path, memory_map=True)
-        self._ids: list[str] = self._file.read(columns=["clip_id"], use_threads=False)[
-            "clip_id"
-        ].to_pylist()
-        self._place = {clip_id: row for row, clip_id in enumerate(self._ids)}
-        self._groups: OrderedDict[int, pa.Table] = OrderedDict()
+        ids = self._file.read(columns=["clip_id"], use_threads=False)["clip_id"].to_pylist()
+        self.places: dict[str, int] = {clip_id: row for row, clip_id in enumerate(ids)}
 
-    def __contains__(self, clip_id: str) -> bool:
-        return clip_id in self._place
+    def group(self, number: int) -> "pa.Table":
+        return self._file.read_row_group(number, use_threads=False)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
+    def close(self) -> None:
+        self._file.close()
 
-    def row(self, clip_id: str) -> Row:
-        """The columns of one clip; KeyError where it is not here."""
-        number = self._place[clip_id]
-        group = self._group(number // _CONTENT_ROWS)
-        at = number % _CONTENT_ROWS
+
+class Contents:
+    """Random access to any number of content.parquet, of which the last used are held."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[Path, _ContentFile] = OrderedDict()
+        self._groups: OrderedDict[tuple[Path, int], pa.Table] = OrderedDict()
+
+    def open(self, path: Path) -> None:
+        """Raise OSError or ValueError where it cannot be read as Parquet."""
+        self._file(path)
+
+    def row(self, path: Path, clip_id: str) -> Row:
+        """The columns of one clip; KeyError where it is not there."""
+        group, at = self._find(path, clip_id)
         row: Row = {name: group[name][at].as_py() for name, _ in CONTENT_COLUMNS}
         return row
 
-    def arrays(self, clip_id: str) -> tuple[np.ndarray, np.ndarray]:
+    def arrays(self, path: Path, clip_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Thumbnails `(n, S, S)` and bands `(T, F)`, uint8, without a copy."""
-        number = self._place[clip_id]
-        group = self._group(number // _CONTENT_ROWS)
-        at = number % _CONTENT_ROWS
+        group, at = self._find(path, clip_id)
         thumbs = np.frombuffer(group["thumbs"][at].as_buffer(), np.uint8)
         bands = np.frombuffer(group["audio_bands"][at].as_buffer(), np.uint8)
         num_thumbs, num_frames = group["num_thumbs"][at].as_py(), group["num_audio_frames"][at].as_py()
@@ -270,16 +260,26 @@ class ContentFile:
             bands.reshape(num_frames, len(bands) // num_frames if num_frames else 0),
         )
 
-    def _group(self, number: int) -> "pa.Table":
-        group = self._groups.get(number)
+    def _find(self, path: Path, clip_id: str) -> tuple["pa.Table", int]:
+        """The row group of a clip, and its row there."""
+        file = self._file(path)
+        number, at = divmod(file.places[clip_id], _CONTENT_ROWS)
+        group = self._groups.pop((path, number), None)
         if group is None:
-            group = self._file.read_row_group(number, use_threads=False)
-            self._groups[number] = group
-            if len(self._groups) > _GROUPS_HELD:
+            group = file.group(number)
+            if len(self._groups) >= _GROUPS_HELD:
                 self._groups.popitem(last=False)
-        else:
-            self._groups.move_to_end(number)
-        return group
+        self._groups[path, number] = group
+        return group, at
+
+    def _file(self, path: Path) -> _ContentFile:
+        file = self._files.pop(path, None)
+        if file is None:
+            file = _ContentFile(path)
+            if len(self._files) >= _FILES_HELD:
+                self._files.popitem(last=False)[1].close()
+        self._files[path] = file
+        return file
 
 
 class ContentReader:
@@ -288,7 +288,7 @@ class ContentReader:
     def __init__(self, manifests: Path, dataset: str) -> None:
         self._manifests, self._dataset = manifests, dataset
         self._paths = [part / CONTENT for part in _parts(manifests, dataset)]
-        self._files: dict[int, ContentFile] = {}
+        self._contents = Contents()
 
     def __reduce__(self) -> tuple[type["ContentReader"], tuple[Path, str]]:
         return ContentReader, (self._manifests, self._dataset)
@@ -299,11 +299,7 @@ class ContentReader:
         Raises:
             KeyError: no such clip was scanned.
         """
-        number = part_of(clip_id, len(self._paths))
-        file = self._files.get(number)
-        if file is None:
-            file = self._files[number] = ContentFile(self._paths[number])
-        return file.arrays(clip_id)
+        return self._contents.arrays(self._paths[part_of(clip_id, len(self._paths))], clip_id)
 
 
 def part_of(clip_id: str, count: int) -> int:

@@ -1,8 +1,8 @@
 """Clips and files: which file below a media folder is a clip's.
 
 A folder is walked once. A clip's file is the first that fits a pattern of its card, in the order of the
-patterns: at exactly that path below the folder, else by its name anywhere below it, and where several
-files have that name the one with the smallest path. Whatever no clip claims is unmatched.
+patterns: at exactly that path below the folder; a name without folders also anywhere below it, and
+where several files have that name at the smallest path. Whatever no clip claims is unmatched.
 """
 
 import os
@@ -52,7 +52,7 @@ def media_folder(root: Path, *, without: Path | None = None) -> MediaFolder:
         raise UsageProblem(
             f"{root}: no such folder, expected one with video or sound files — check the path"
         )
-    found: dict[str, str] = {}
+    found: list[str] = []
     not_media = 0
     skipped = None if without is None else _identity(without)
     seen = {skipped}
@@ -65,13 +65,14 @@ def media_folder(root: Path, *, without: Path | None = None) -> MediaFolder:
         seen.add(here)
         for entry in _entries(place):
             path = inside + entry.name
-            if entry.is_dir():
+            is_folder, is_file = _kind(entry)
+            if is_folder:
                 waiting.append(f"{path}/")
-            elif entry.is_file() and os.path.splitext(entry.name)[1].lower() in MEDIA_SUFFIXES:
-                found[as_text(path)] = path
+            elif is_file and os.path.splitext(entry.name)[1].lower() in MEDIA_SUFFIXES:
+                found.append(path)
             else:  # pipes and links to nowhere are none either
                 not_media += 1
-    media = dict(sorted(found.items()))
+    media = dict(sorted(_texts(found).items()))
     by_name: dict[str, str] = {}
     for path in media:
         by_name.setdefault(path.rpartition("/")[2], path)
@@ -94,6 +95,27 @@ def _entries(folder: Path) -> "list[os.DirEntry[str]]":
         raise UsageProblem(
             f"{folder}: {error.strerror}, expected a folder that can be read — allow it, or give another"
         ) from error
+
+
+def _kind(entry: "os.DirEntry[str]") -> tuple[bool, bool]:
+    """Whether it is a folder, and whether a file; a link to itself is neither."""
+    try:
+        return entry.is_dir(), entry.is_file()
+    except OSError:
+        return False, False
+
+
+def _texts(paths: list[str]) -> dict[str, str]:
+    """Paths by their texts; a path that is no text, and whose `\\xNN` is another's name, gets a number."""
+    texts: dict[str, str] = {}
+    for path in sorted(paths, key=lambda path: (_NOT_TEXT.search(path) is not None, path)):
+        text, number = as_text(path), 1
+        stem, suffix = os.path.splitext(text)
+        while text in texts:
+            number += 1
+            text = f"{stem}~{number}{suffix}"
+        texts[text] = path
+    return texts
 
 
 def as_text(path: str) -> str:
@@ -184,7 +206,7 @@ def of_list(paths: Iterable[str | None], folder: MediaFolder) -> Located:
 def _find(name: str, folder: MediaFolder) -> str | None:
     if name in folder.media:
         return name
-    return folder.by_name.get(name.rpartition("/")[2])
+    return None if "/" in name else folder.by_name.get(name)
 
 
 def unmatched(folder: MediaFolder, located: Iterable[Located]) -> int:

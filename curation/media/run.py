@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,6 @@ class Found:
     parts: list[Part]
     media: MediaFolder
     unmatched: int
-    share: Share | None
 
     @property
     def sealed(self) -> bool:
@@ -117,7 +117,7 @@ def scan_media(
         with _locked_patiently(manifests, share):
             refresh_views(manifests)
     left = unmatched(media, [one.located for one in chosen])
-    return Found(parts=parts, media=media, unmatched=left, share=share)
+    return Found(parts=parts, media=media, unmatched=left)
 
 
 class _Counter:
@@ -134,25 +134,20 @@ class _Counter:
             self._progress(f"{self.label}: clips", self._done, self._total)
 
 
-class _locked_patiently:
+@contextmanager
+def _locked_patiently(manifests: Path, share: Share | None) -> Iterator[None]:
     """The lock of the manifests; processes that share a scan begin at the same time, and wait."""
-
-    def __init__(self, manifests: Path, share: Share | None) -> None:
-        self._manifests, self._until_s = manifests, time.monotonic() + (_PATIENCE_S if share else 0)
-
-    def __enter__(self) -> None:
+    until_s = time.monotonic() + (_PATIENCE_S if share else 0)
+    with ExitStack() as held:
         while True:
-            self._lock = locked(self._manifests)
             try:
-                self._lock.__enter__()
-                return
+                held.enter_context(locked(manifests))
+                break
             except Locked:
-                if time.monotonic() > self._until_s:
+                if time.monotonic() > until_s:
                     raise
                 time.sleep(0.1)
-
-    def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
+        yield
 
 
 # ---- which datasets -------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 Clips go into tasks by the digest of their ids. A row is carried over from what lies there, of whatever
 number of tasks, if its clip, its file's bytes and what decides the bytes of a fingerprint are unchanged.
 Which bytes a file has is told by its size and time, noted beside each part in `<part>.files.json`; where
-these differ, by its digest. Those notes hold times, and are outside the promise of equal bytes.
+these differ, by its digest. Those notes hold times, and are outside the promise of equal bytes. They
+name the sha256 of the clips.parquet they are of: a run may be killed between notes and part.
 """
 
 import json
@@ -16,13 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from curation.catalog.store import SCAN
 from curation.files import sha256_file
 from curation.media import fingerprint
 from curation.media.answer import Answer
 from curation.media.audio_hash import AUDIO_VERSION
-from curation.media.carried import Former
+from curation.media.carried import BY_MACHINE, Former, Lying
 from curation.media.decoder import Decoder, DecoderConfig, decoding
-from curation.media.fingerprint import SCAN, PartWriter, Row, fingerprint_folder, part_of, row_of
+from curation.media.fingerprint import CLIPS, PartWriter, Row, fingerprint_folder, part_of, row_of
 from curation.media.locate import MediaFolder, as_text
 from curation.media.video_hash import VIDEO_VERSIONS
 from curation.tasks import (
@@ -182,6 +184,7 @@ class _Scanner:
         self, stage: Path, media: MediaFolder, config: DecoderConfig, progress: Callable[[int], Any]
     ) -> None:
         self._stage, self._media, self._config, self._progress = stage, media, config, progress
+        self._lying = Lying(stage)
 
     @contextmanager
     def worker(self, stop: threading.Event) -> Iterator[Work]:
@@ -190,8 +193,11 @@ class _Scanner:
             yield partial(self._work, decoder)
 
     def is_current(self, task: Task) -> bool:
-        """Whether every file of a finished task is as it was."""
-        noted = self._noted(task.name)
+        """Whether every file of a finished task is as it was, and none failed by the machine."""
+        part = self._stage / task.name
+        if not BY_MACHINE.isdisjoint(read_record(part)["counts"]["failed"]):
+            return False
+        noted = self._noted(part)
         for _, _, _, file in task.inputs["rows"]:
             if file is not None and (file not in noted or noted[file][:2] != self._stamp(file)):
                 return False
@@ -201,7 +207,7 @@ class _Scanner:
     def _work(self, decoder: Decoder, task: Task, folder: Path) -> dict[str, Any]:
         counts = Counts()
         notes: dict[str, list[Any]] = {}
-        former = Former(self._stage, task, self._noted)
+        former = Former(self._lying.of(task), task.inputs["about"], self._noted)
         with PartWriter(folder, task.inputs["about"]) as writer:
             for clip_id, start_s, end_s, file in task.inputs["rows"]:
                 clip = {
@@ -214,11 +220,13 @@ class _Scanner:
                 stamp = None if file is None else self._stamp(file)
                 row, content = self._carried(former, clip, stamp) or self._decoded(decoder, clip)
                 if file is not None:
-                    notes[file] = [*(stamp or (None, None)), row["content_digest"]]
+                    note = [*(stamp or (None, None)), row["content_digest"]]
+                    changed = notes.setdefault(file, note) != note  # between two clips of one file
+                    notes[file] = [None, None, None] if changed else note
                 writer.add(row, content)
                 _count(counts, row)
                 self._progress(1)
-        self._note(task.name, notes)
+        self._note(task.name, sha256_file(folder / CLIPS), notes)
         return {"about": task.inputs["about"], "limits": task.inputs["limits"], "counts": asdict(counts)}
 
     def _carried(
@@ -263,17 +271,21 @@ class _Scanner:
 
     # ---- notes on files -----------------------------------------------------------------------------
 
-    def _noted(self, part: str) -> dict[str, list[Any]]:
+    def _noted(self, part: Path) -> dict[str, list[Any]]:
+        """What was noted of the files that a part was made from; empty where it was of another part."""
+        outputs = read_record(part).get("outputs", {})
         try:
-            notes: dict[str, list[Any]] = json.loads((self._stage / f"{part}.files.json").read_bytes())
-        except (OSError, ValueError):
+            noted = json.loads(part.with_name(f"{part.name}.files.json").read_bytes())
+            notes: dict[str, list[Any]] = noted["files"]
+            return notes if noted[CLIPS] == outputs[CLIPS]["sha256"] else {}
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
-        return notes if isinstance(notes, dict) else {}
 
-    def _note(self, part: str, notes: dict[str, list[Any]]) -> None:
+    def _note(self, part: str, sha256: str, notes: dict[str, list[Any]]) -> None:
         target = self._stage / f"{part}.files.json"
         staged = target.with_name(target.name + ".tmp-task")
-        staged.write_text(json.dumps(notes, sort_keys=True), encoding="utf-8")
+        noted = {CLIPS: sha256, "files": notes}
+        staged.write_text(json.dumps(noted, sort_keys=True), encoding="utf-8")
         os.replace(staged, target)
 
 

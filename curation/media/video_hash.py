@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 VIDEO_VERSIONS = {"fast": "phash64-area/1", "reference": "phash64-imagehash/1"}
 HASH_EVERY = 4  # of the grid: two hashes a second of the base views, one of every other
 THUMB_PX = 32
-FLAT = 4.0  # grey levels; Source: research in this repository's tests/benchmarks/README.md
+FLAT = 4.0  # grey levels; Source: tests/benchmarks/README.md, "Radius"
 _HASH_PX = 32  # imagehash.phash: hash_size 8 * highfreq_factor 4
 _LOW = 8
 _BOX_AFTER = 60 * FPS  # pictures after which the bars of a long clip are decided
@@ -181,22 +181,26 @@ class FrameHasher:
         if self._boxes is None:
             self._boxes = find_boxes(luma)
         numbers = np.arange(self._num - len(luma), self._num)
-        hashed = numbers % HASH_EVERY == 0
         self._thumbs.append(_thumbnails(luma, self._boxes.picture))
+        hashed = numbers % HASH_EVERY == 0
+        seldom = numbers % (2 * HASH_EVERY) == 0
         views = self._boxes.views()
-        if self._mode == "reference":
-            coefficients = _coefficients_of_pictures(self._pictures, views, self._boxes)
-        else:
-            coefficients = _coefficients(luma[hashed], views, self._boxes)
-        times_ms = (numbers[hashed] * (1000 // FPS)).astype(np.int32)
-        view = np.tile(np.array(views, np.uint8), (len(times_ms), 1))
-        kept = np.isin(view, BASE_VIEWS) | (numbers[hashed] % (2 * HASH_EVERY) == 0)[:, None]
-        self._parts.append((
-            np.broadcast_to(times_ms[:, None], view.shape)[kept],
-            view[kept],
-            bits_of(coefficients)[kept],
-            _flatness(coefficients)[kept],
-        ))  # fmt: skip
+        for chosen, shown in (
+            (hashed, [view for view in views if view in BASE_VIEWS]),
+            (seldom, [view for view in views if view not in BASE_VIEWS]),
+        ):
+            if self._mode == "reference":
+                pictures = [p for p, c in zip(self._pictures, chosen[hashed], strict=True) if c]
+                coefficients = _coefficients_of_pictures(pictures, shown, self._boxes)
+            else:
+                coefficients = _coefficients(luma[chosen], shown, self._boxes)
+            times_ms = (numbers[chosen] * (1000 // FPS)).astype(np.int32)
+            self._parts.append((
+                np.repeat(times_ms, len(shown)),
+                np.tile(np.array(shown, np.uint8), len(times_ms)),
+                bits_of(coefficients).reshape(-1),
+                _flatness(coefficients).reshape(-1),
+            ))  # fmt: skip
         self._luma, self._pictures = [], []
 
 

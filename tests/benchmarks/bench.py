@@ -4,7 +4,7 @@ Whole processes, interleaved (A B A B …), medians; seconds of CPU are noted be
 a busy machine better. Peak memory is the resident set that the kernel reports for the process: mapped
 pages of files count, the page cache does not. Every part writes `results/<part>.json` with machine,
 commit, versions and commands, and the tables in README.md are made from these files. Parts: build,
-json, fetch, increment, overlaps, help, large, growth, search; see README.md.
+json, fetch, increment, overlaps, help, large, growth, search, scan, verify; see README.md.
 
 Only the standard library is imported here: a child starts out with the peak memory of its parent.
 """
@@ -66,6 +66,7 @@ class Bench:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.metadata: Path = given.metadata
+        self.clips: Path = given.clips
         self.work: Path = given.work
         self.repeats: int = given.repeats
         self.sizes: list[int] = given.sizes
@@ -99,6 +100,7 @@ class Bench:
         for path, name in (
             (CURATE, "curate"), (sys.executable, "python"), (str(self.work), "WORK"),
             (str(self.metadata), "METADATA"), (str(HERE), "tests/benchmarks"),
+            (str(self.clips), "CLIPS"),
         ):  # fmt: skip
             text = text.replace(path, name)
         return text
@@ -514,6 +516,161 @@ def _search_table(
     return lines
 
 
+def _linked(folder: Path, sources: list[Path]) -> Path:
+    """A folder of links to these files."""
+    folder.mkdir()
+    for path in sources:
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def _print_of(words: list[str]) -> Any:
+    """The JSON that a process prints; what it says where it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, env=_ENVIRONMENT, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+_PEERS = {  # what pip is asked for, into a folder of its own; Pillow 10 took away what videohash calls
+    "videohash": ("videohash", "pillow<10"),
+}
+
+
+def _peer(bench: Bench, name: str, folder: Path) -> dict[str, Any]:
+    """Seconds of CPU of another program, measured once, or why there are none."""
+    target = bench.work / f"peer-{name}"
+    if name in _PEERS:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
+        done = subprocess.run([*pip, *_PEERS[name]], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return {"why_not": (done.stderr.strip().splitlines() or ["pip failed"])[-1]}
+    words = _script("bench_scan.py", name, folder, "--peers", target)
+    try:
+        _, cpu_s, peak_rss_mib = _run(words, bench.work)
+    except SystemExit as failed:
+        return {"why_not": str(failed).strip().splitlines()[-1]}
+    say(f"  {name}: {cpu_s:.2f} s of CPU")
+    return {"command": bench._shown(words), "median_cpu_s": round(cpu_s, 3),
+            "peak_rss_mib": round(peak_rss_mib, 1), "cpu_s": [round(cpu_s, 3)]}  # fmt: skip
+
+
+def bench_scan(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """`curate scan` of real clips against a bare decode of picture and sound, and against peers."""
+    os.environ["OPENBLAS_NUM_THREADS"] = _ENVIRONMENT["OPENBLAS_NUM_THREADS"] = "1"
+    folders = {"clips": ("video", "video_more"), "sounds": ("audio",)}
+    pictures, sounds = (
+        _linked(bench.work / name, [path for part in parts for path in (bench.clips / part).iterdir()])
+        for name, parts in folders.items()
+    )
+    manifests, nothing = bench.work / "scanned", _linked(bench.work / "nothing", [])
+
+    def scan(folder: Path, mode: str = "fast") -> Command:
+        words = [CURATE, "scan", str(folder), "--workers", "1", "--hash", mode]
+        name = "scan" if mode == "fast" else f"scan, {mode} mode"
+        return Command(name=name, words=[*words, "--manifests", str(manifests)],
+                       prepare=lambda: shutil.rmtree(manifests, ignore_errors=True))  # fmt: skip
+
+    found = bench.measure([
+        Command(name="bare decode", words=_script("bench_scan.py", "bare", pictures)),
+        scan(pictures),
+        Command(name="bare decode, start-up", words=_script("bench_scan.py", "bare", nothing)),
+        Command(name="scan, start-up", words=_script("bench_scan.py", "start")),
+    ])  # fmt: skip
+    found |= bench.measure([
+        scan(pictures, "reference"),
+        Command(name="imagehash, 2 frames a second",
+                words=_script("bench_scan.py", "imagehash", pictures)),
+    ], repeats=min(bench.repeats, 2))  # fmt: skip
+    num_files = len(list(pictures.iterdir()))
+    for name in ("chromaprint", "videohash"):
+        found[name] = _peer(bench, name, pictures)
+    of_sounds = bench.measure([scan(sounds)], repeats=min(bench.repeats, 3))["scan"]
+    each = _print_of(_script("bench_scan.py", "sounds", sounds))
+    seconds = sum(row["seconds"] for row in each)
+    per_10_s = {
+        "child": sum(row["cpu_ms"] for row in each) / seconds * 10,
+        "bare decode": sum(row["bare_cpu_ms"] for row in each) / seconds * 10,
+        "scan, start-up included": of_sounds["median_cpu_s"] * 1e4 / seconds,
+    }
+    worst = max(row["cpu_ms"] / row["seconds"] * 10 for row in each)
+    cpu_s = {name: entry.get("median_cpu_s", 0.0) for name, entry in found.items()}
+    without = {name: cpu_s[name] - cpu_s[f"{name}, start-up"] for name in ("scan", "bare decode")}
+    ratio = without["scan"] / without["bare decode"]
+    document = {
+        "measured": found, "files": num_files, "without_start_up_cpu_s": without,
+        "without_start_up_ratio": round(ratio, 3),
+        "sounds": {"files": each, "seconds": round(seconds, 1), "cpu_ms_per_10_s": per_10_s,
+                   "highest_of_one_file": round(worst, 1), "scan": of_sounds},
+    }  # fmt: skip
+    document["table"] = _scan_table(document)
+    return document, [
+        Target(what=f"scan / bare decode, {num_files} video files, CPU with start-up",
+               value=cpu_s["scan"] / cpu_s["bare decode"], limit=1.15),
+        Target(what="scan of sound files, 10 s", value=per_10_s["child"], limit=40, unit="ms"),
+    ]  # fmt: skip
+
+
+def _scan_table(document: dict[str, Any]) -> list[str]:
+    """The lines of README.md about the scan."""
+    found, sounds = document["measured"], document["sounds"]
+    bare_s = found["bare decode"]["median_cpu_s"]
+    lines = [
+        "",
+        f"| scan, {document['files']} video files | s of CPU | / bare decode |",
+        "|---|---:|---:|",
+    ]
+    for name, entry in found.items():
+        if "why_not" in entry:
+            lines.append(f"| {name} | not measured: {entry['why_not']} | |")
+        elif name.endswith("start-up"):
+            lines.append(f"| {name} | {entry['median_cpu_s']:.2f} | |")
+        else:
+            lines.append(
+                f"| {name} | {entry['median_cpu_s']:.2f} | {entry['median_cpu_s'] / bare_s:.2f} |"
+            )
+    without = document["without_start_up_cpu_s"]
+    lines += [
+        f"| scan without start-up / bare decode without | {without['scan']:.2f} / "
+        f"{without['bare decode']:.2f} | {document['without_start_up_ratio']:.3f} |",
+        "",
+        f"| {len(sounds['files'])} sound files, {sounds['seconds']:.0f} s | ms of CPU for 10 s |",
+        "|---|---:|",
+    ]
+    lines += [f"| {name} | {ms:.1f} |" for name, ms in sounds["cpu_ms_per_10_s"].items()]
+    lines.append(f"| child, the dearest file | {sounds['highest_of_one_file']:.1f} |")
+    return lines
+
+
+def bench_verify(bench: Bench) -> tuple[dict[str, Any], list[Target]]:
+    """CPU per candidate pair, of copies and of clips that only look or sound alike."""
+    os.environ["OPENBLAS_NUM_THREADS"] = _ENVIRONMENT["OPENBLAS_NUM_THREADS"] = "1"
+    planted = _print_of(_script("bench_verify.py", "plant", bench.clips, bench.work))
+    options = ("--repeats", min(bench.repeats, 3), "--most", 1500)
+    words = _script("bench_verify.py", "pairs", bench.work, *options)
+    found = _print_of(words)
+    document = {"command": bench._shown(words), "planted": planted, **found}
+    document["table"] = _verify_table(document)
+    return document, [
+        Target(what="verify, mean of a candidate pair", value=found["kinds"]["all"]["mean_ms"], limit=15,
+               unit="ms"),
+    ]  # fmt: skip
+
+
+def _verify_table(document: dict[str, Any]) -> list[str]:
+    """The lines of README.md about what a pair costs."""
+    planted = document["planted"]
+    title = f"verify, candidate pairs among {document['clips']} files of {planted['clips']} clips"
+    columns = "pairs | auto | review | mean ms of CPU | picture | sound | reading | median | 95 % | most"
+    lines = ["", f"| {title} | {columns} |", "|---|" + "---:|" * 10]
+    for kind, row in document["kinds"].items():
+        cells = [str(row[name]) for name in ("pairs", "auto", "review")]
+        cells += [f"{row[name]:.2f}" for name in ("mean_ms", "picture_ms", "sound_ms", "reading_ms",
+                                                  "median_ms", "p95_ms", "max_ms")]  # fmt: skip
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    return lines
+
+
 PARTS = {
     "build": bench_build,
     "json": bench_json,
@@ -524,6 +681,8 @@ PARTS = {
     "large": bench_large,
     "growth": bench_growth,
     "search": bench_search,
+    "scan": bench_scan,
+    "verify": bench_verify,
 }
 
 
@@ -547,7 +706,7 @@ def circumstances() -> dict[str, Any]:
             "python": platform.python_version(),
             **{
                 name: version(name)
-                for name in ("duckdb", "pandas", "pyarrow", "click", "numpy", "numba")
+                for name in ("duckdb", "pandas", "pyarrow", "click", "numpy", "numba", "av")
             },
         },
     }
@@ -603,6 +762,8 @@ def write_tables() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--metadata", type=Path, default=ROOT.parent / "shared" / "metadata")
+    shared = Path(os.environ.get("FOLEYPROOF_SHARED", ROOT.parent / "shared"))
+    parser.add_argument("--clips", type=Path, default=shared / "clips", help="real video and sound")
     parser.add_argument("--work", type=Path, help="scratch; at 100 M rows about 20 GB at a time")
     parser.add_argument("--only", choices=tuple(PARTS), action="append", help="may be given again")
     parser.add_argument("--repeats", type=int, default=5)
@@ -619,6 +780,7 @@ def main() -> int:
         if given.work is None:
             given.work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="foleyproof-")))
         given.metadata, given.work = given.metadata.resolve(), given.work.resolve()
+        given.clips = given.clips.resolve()
         given.work.mkdir(parents=True, exist_ok=True)
         bench = Bench(given)
         for name in given.only or PARTS:

@@ -1,12 +1,12 @@
 """What reading a folder of clips costs without us, and with others: parts of the benchmark of scan.
 
-    python bench_scan.py bare DIR        decode picture and sound of all files, in one pass each, keep nothing
-    python bench_scan.py start           load what `curate scan` loads, in both of its processes
-    python bench_scan.py imagehash DIR   decode the picture, imagehash.phash of two frames a second
-    python bench_scan.py chromaprint DIR fpcalc of every file, all of its sound
-    python bench_scan.py videohash DIR   VideoHash of every file (needs ffmpeg)
-    python bench_scan.py sounds DIR      print: CPU of what the decoding child does for each file, and of a
-                                         bare decode beside it, start-up excluded
+    python bench_scan.py bare DIR         decode picture and sound of all files in one pass, keep nothing
+    python bench_scan.py start            load what `curate scan` loads, in both of its processes
+    python bench_scan.py imagehash DIR    decode the picture, imagehash.phash of two frames a second
+    python bench_scan.py chromaprint DIR  fpcalc of every file, all of its sound
+    python bench_scan.py videohash DIR    VideoHash of every file (needs ffmpeg)
+    python bench_scan.py sounds DIR       print: CPU of the decoding child's work on each file, and of a
+                                          bare decode beside it, start-up excluded
 
 bench.py calls each in a process of its own, one thread for every decoder. A peer that is not there ends
 with exit 1 and says why. `--peers DIR` is put before the other places to import from.
@@ -57,9 +57,8 @@ def start(given: argparse.Namespace) -> None:
     import curation.media.decoder
     import curation.media.run
     import curation.media.scan_text
-    import curation.progress
 
-    assert all(name in sys.modules for name in ("curation.media.run", "curation.cli"))
+    assert curation.media.scan_text.summary, "loaded for its time alone"
     ours, theirs = os.pipe()
     words = [sys.executable, "-m", "curation.media.child", str(theirs), str(os.getpid()), str(2 << 30)]
     subprocess.run(words, stdin=subprocess.DEVNULL, pass_fds=(theirs,), check=True)

@@ -1,11 +1,11 @@
 """What it costs to decide on a candidate pair: parts of the benchmark of verify.
 
-    python bench_verify.py plant CLIPS WORK     copies of real clips, scanned
-    python bench_verify.py pairs WORK           print: CPU per candidate pair, by kind of pair and by step
+    python bench_verify.py plant CLIPS WORK    copies of real clips, scanned
+    python bench_verify.py pairs WORK          print: CPU per candidate pair, by kind of pair and by step
 
-The clips are those of the two folders `video` and `video_more` below CLIPS, each as it is and in five
-copies, the first ten seconds. All candidates that `curate duplicates` would align among them are aligned,
-as it does: pairs of one clip's copies, and the others, which met because hashes or sounds look alike.
+The clips are those of the folders `video` and `video_more` below CLIPS, each as it is and in five
+copies, the first ten seconds. What `curate duplicates` would align among them is aligned, as it does:
+pairs of files made of one clip, and the others, which met because hashes or sounds look alike.
 """
 
 import argparse
@@ -41,21 +41,15 @@ def plant(given: argparse.Namespace) -> dict[str, Any]:
 
 
 class Stopwatch:
-    """CPU seconds of a function, over all its calls since the last reset."""
+    """CPU seconds of a function, over all its calls."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function, self.seconds, self.calls = function, 0.0, 0
+        self._function, self.seconds = function, 0.0
 
     def __call__(self, *words: Any, **options: Any) -> Any:
         begun = time.process_time()
         found = self._function(*words, **options)
         self.seconds += time.process_time() - begun
-        self.calls += 1
-        return found
-
-    def reset(self) -> tuple[float, int]:
-        found = (self.seconds, self.calls)
-        self.seconds, self.calls = 0.0, 0
         return found
 
 
@@ -88,27 +82,29 @@ def pairs(given: argparse.Namespace) -> dict[str, Any]:
         runs = []
         for _ in range(given.repeats):
             for watch in (picture, sound, reader):
-                watch.reset()
+                watch.seconds = 0.0
             reader(job)
             begun = time.process_time()
             found = duplicates.align(job, contents)
             whole_s = time.process_time() - begun
             runs.append((whole_s, *(watch.seconds for watch in (picture, sound, reader))))
         whole, *steps = (statistics.median(times) for times in zip(*runs, strict=True))
-        rows.append({"kind": _kind(job), "tier": None if found is None else found[0].tier, "ms": whole * 1e3,
-                     "steps": [step * 1e3 for step in steps], "starts": picture.calls})  # fmt: skip
+        tier = None if found is None else found[0].tier
+        rows.append(
+            {"kind": _kind(job), "tier": tier, "ms": whole * 1e3, "steps": [s * 1e3 for s in steps]}
+        )
     return {"clips": len(train.keys), "candidates_cpu_s": round(candidates_s, 2),
             "candidates": len(wanted), "kinds": _summary(rows)}  # fmt: skip
 
 
 def _kind(job: Any) -> str:
-    """Whose copies the two files are."""
-    bases = [Path(clip_id).name.split("__e_")[0] for _, clip_id in (job.a, job.b)]
-    ours, theirs = (_base(name) for name in bases)
+    ours, theirs = (_clip_of(clip_id) for _, clip_id in (job.a, job.b))
     return "copies of one clip" if ours == theirs else "others"
 
 
-def _base(name: str) -> str:
+def _clip_of(clip_id: str) -> str:
+    """The clip that a file was made of; see curation.corpus.planting."""
+    name = clip_id.removeprefix("base/").rpartition(".")[0]
     for edit in EDITS:
         name = name.removesuffix(f"__{edit}")
     return name
@@ -126,7 +122,8 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "pairs": len(mine),
             "auto": sum(row["tier"] == "auto" for row in mine),
             "review": sum(row["tier"] == "review" for row in mine),
-            "mean_ms": round(statistics.fmean(times), 2), "median_ms": round(statistics.median(times), 2),
+            "mean_ms": round(statistics.fmean(times), 2),
+            "median_ms": round(statistics.median(times), 2),
             "p95_ms": round(times[int(0.95 * (len(times) - 1))], 2), "max_ms": round(times[-1], 2),
             "picture_ms": round(steps[0], 2), "sound_ms": round(steps[1], 2),
             "reading_ms": round(steps[2], 3),

@@ -3,7 +3,8 @@
     nice python tests/benchmarks/selftest_clips.py ../shared/clips OUT
 
 Writes OUT/clips (the clips of the held-out half, see plant_clips.py) and runs `curate selftest` on
-them; OUT/selftest.json is what tests/golden/selftest.json holds.
+them; OUT/selftest.json is what tests/golden/selftest.json holds. Its `versions` are those of the whole
+detector: where one of them changes, test_selftest.py asks for this to be run again.
 """
 
 import argparse
@@ -53,6 +54,7 @@ def main() -> None:
         sys.exit(ran.returncode)
     document = json.loads(ran.stdout)
     tables = document.pop("text")
+    assert document["versions"].keys() >= {"picture", "sound", "judge"}, "of the detector, not the hashes"
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     (args.out / "selftest.json").write_text(text, encoding="utf-8")
     print(tables)

@@ -1,14 +1,22 @@
 """Two sounds side by side: planted copies are found where they lie, strangers are not found at all."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 
 from curation.corpus.sound_edits import SOUND_EDITS
 from curation.corpus.sound_scenes import SCENES, STEADY, scene, steady
-from curation.matching.align_audio import NO_MATCH, AudioMatch, align_audio, align_movements, movements
-from curation.media.audio_hash import BANDS, RATE_HZ, fingerprint
+from curation.matching.align_audio import (
+    LONG_S,
+    NO_MATCH,
+    AudioMatch,
+    align_audio,
+    align_movements,
+    movements,
+)
+from curation.media.audio_hash import BANDS, FRAMES_PER_S, RATE_HZ, fingerprint
 
 # speed (seconds of the copy a second of the sound) and pitch of the edits that change them
 _FASTER = {
@@ -88,6 +96,87 @@ def test_short_clip_is_found_in_a_long_recording():
         match = align_audio(bands(ours), bands(theirs))
         assert match.tier is not None
         assert match.offset_s == pytest.approx(offset, abs=0.06)
+
+
+# ---- long clips ------------------------------------------------------------------------------------
+
+
+def long_bands(seed: int, minutes: float) -> np.ndarray:
+    """Bands of speech and music, minutes of it put together from few seconds in ever another order."""
+    kinds = ("speech", "music", "footsteps", "birds")
+    pieces = [bands(scene(rng(900 + seed + n), 10.0, RATE_HZ, kind)) for n, kind in enumerate(kinds)]
+    random = rng(seed)
+    joined: list[np.ndarray] = []
+    while sum(map(len, joined)) < minutes * 60 * FRAMES_PER_S:
+        piece = pieces[int(random.integers(0, len(pieces)))]
+        begin = int(random.integers(0, len(piece) - 60))
+        joined.append(piece[begin : begin + int(random.integers(20, 60))])
+    return np.concatenate(joined)[: round(minutes * 60 * FRAMES_PER_S)]
+
+
+def noisy(some: np.ndarray) -> np.ndarray:
+    return np.clip(some + rng(5).integers(-4, 5, some.shape), 0, 255).astype(np.uint8)
+
+
+def test_short_clips_are_aligned_as_before_whatever_the_hint():
+    speech = scene(rng(120), 12.0, RATE_HZ, "speech")
+    ours, theirs = bands(speech[: 8 * RATE_HZ]), bands(speech[3 * RATE_HZ :])
+    assert max(len(ours), len(theirs)) <= LONG_S * FRAMES_PER_S
+    expected = align_movements(movements(ours), movements(theirs))
+    for offset_s in (None, -3.0, 55.0):
+        assert align_audio(ours, theirs, offset_s=offset_s) == expected
+
+
+@pytest.mark.parametrize("hinted", [True, False])
+def test_stretch_of_two_long_clips_is_found_where_it_lies(hinted: bool):
+    ours, theirs = long_bands(1, 8.0), long_bands(40, 12.0)
+    shared = bands(scene(rng(77), 25.0, RATE_HZ, "speech"))
+    ours[4000 : 4000 + len(shared)] = noisy(shared)
+    theirs[11000 : 11000 + len(shared)] = shared
+    for one, other, offset_s, start_s in ((ours, theirs, 350.0, 200.0), (theirs, ours, -350.0, 550.0)):
+        match = align_audio(one, other, offset_s=offset_s + 0.05 if hinted else None)
+        assert match.tier is not None
+        assert match.offset_s == pytest.approx(offset_s, abs=0.06)
+        assert match.start_s == pytest.approx(start_s, abs=1.0)
+        assert match.shared_s == pytest.approx(25.0, abs=2.0)
+
+
+@pytest.mark.parametrize("hint_s", [241.0, None])
+def test_short_clip_is_found_in_a_very_long_recording(hint_s: float | None):
+    long = long_bands(2, 30.0)
+    clip = bands(scene(rng(78), 8.0, RATE_HZ, "speech"))
+    long[4820 : 4820 + len(clip)] = noisy(clip)
+    for ours, theirs, sign in ((clip, long, 1), (long, clip, -1)):
+        match = align_audio(ours, theirs, offset_s=None if hint_s is None else sign * hint_s)
+        assert match.tier is not None
+        assert match.offset_s == pytest.approx(sign * 241.0, abs=0.06)
+
+
+def test_offset_of_a_long_clip_holds_at_another_speed():
+    speech = np.concatenate([scene(rng(700 + n), 10.0, RATE_HZ, "speech") for n in range(13)])
+    copy = SOUND_EDITS["tempo_up_5pct"](speech[: 125 * RATE_HZ], RATE_HZ, rng(3))
+    # where second 60 meets second 60 / 1.05
+    match = align_audio(bands(speech), bands(copy), offset_s=60 / 1.05 - 60)
+    assert match.tier is not None
+    assert match.speed == pytest.approx(1 / 1.05, abs=0.003)
+    assert match.speed * 60.0 + match.offset_s == pytest.approx(60 / 1.05, abs=0.15)
+
+
+def test_long_strangers_do_not_match_at_any_hint():
+    ours, theirs = bands(scene(rng(81), 130.0, RATE_HZ, "speech")), long_bands(83, 5.0)
+    for hint_s in (None, 0.0, 60.0, -125.0, 500.0, -500.0):
+        assert align_audio(ours, theirs, offset_s=hint_s).tier is None
+
+
+def test_the_time_a_pair_takes_does_not_grow_with_its_length():
+    def took_s(minutes: float) -> float:
+        ours = long_bands(3, minutes)
+        begun_s = time.process_time()
+        align_audio(ours, ours[1000:], offset_s=-50.0)
+        return time.process_time() - begun_s
+
+    took_s(3.0)
+    assert min(took_s(60.0), took_s(60.0)) < 0.4  # 70 s if all of it was compared with all
 
 
 def test_plain_copy_is_overwhelming_and_an_edited_loop_is_not(sounds: dict[str, np.ndarray]):

@@ -8,7 +8,13 @@ import pytest
 from curation.corpus.sound_edits import SOUND_EDITS
 from curation.corpus.sound_scenes import SCENES, scene
 from curation.matching import audio_candidates as module
-from curation.matching.audio_candidates import Items, SoundPairs, audio_candidates
+from curation.matching.audio_candidates import (
+    Items,
+    SoundPairs,
+    audio_candidates,
+    most_alike,
+    sound_stop_list,
+)
 from curation.matching.audio_kernels import DIFFERENT, KEY_BITS, STEP, WINDOWS
 from curation.media.audio_hash import FRAMES_PER_S, RATE_HZ, fingerprint
 
@@ -175,12 +181,80 @@ def test_keys_of_very_many_moments_are_passed_over(monkeypatch: pytest.MonkeyPat
     assert len(audio_candidates(heldout, train)) < 40
 
 
+def in_pieces(train: Items, pieces: int) -> list[Items]:
+    """Every so-manieth clip, so that no piece is like another."""
+    chosen = [train.clip % pieces == k for k in range(pieces)]
+    return [Items(clip=train.clip[c], ms=train.ms[c], item=train.item[c]) for c in chosen]
+
+
+def rows(found: SoundPairs) -> list[tuple[float, ...]]:
+    names = ("heldout_clip", "train_clip", "offset_s", "difference")
+    return sorted(zip(*(getattr(found, name).tolist() for name in names), strict=True))
+
+
+def crowd(monkeypatch: pytest.MonkeyPatch) -> tuple[Items, Items]:
+    """Clips of which some keys are crowded, and efforts that differ by how many clips there are."""
+    heldout, train = many(3, 100)
+    random = rng(4)
+    random_keys = random.integers(0, 1 << 12, 4, dtype=np.uint32) << np.uint32(KEY_BITS)
+    item = train.item.copy()
+    item[::9] = random_keys[random.integers(0, 4, len(item[::9]))] | np.uint32(77)
+    mine = heldout.item.copy()
+    mine[::7] = random_keys[random.integers(0, 4, len(mine[::7]))] | np.uint32(77)
+    monkeypatch.setattr(module, "_CROWDED", 200)
+    monkeypatch.setattr(module, "_CROWDED_SHARE", 0)
+    monkeypatch.setattr(module, "_EFFORT", ((50, 1, 2, 1.4), (1 << 62, 2, 1, 1.3)))
+    return (
+        Items(clip=heldout.clip, ms=heldout.ms, item=mine),
+        Items(clip=train.clip, ms=train.ms, item=item),
+    )
+
+
+def test_which_pairs_are_found_does_not_depend_on_how_many_calls_look(monkeypatch: pytest.MonkeyPatch):
+    heldout, train = crowd(monkeypatch)
+    stopped = sound_stop_list(piece.item for piece in in_pieces(train, 3))
+    assert stopped.tolist() == [77]
+    assert np.array_equal(stopped, sound_stop_list([train.item]))
+    clips = len(np.unique(train.clip))
+    whole = rows(audio_candidates(heldout, train, most=None))
+    assert len(whole) > 100
+
+    def found(pieces: int, **given: object) -> list[tuple[float, ...]]:
+        calls = [
+            audio_candidates(heldout, piece, most=None, **given)  # type: ignore[arg-type]
+            for piece in in_pieces(train, pieces)
+        ]
+        return sorted(row for call in calls for row in rows(call))
+
+    for pieces in (1, 5):
+        assert found(pieces, effort_for=clips, stopped=stopped) == whole
+    assert found(5) != whole  # each call by itself
+
+
+def test_the_most_alike_of_all_calls_are_those_of_one(monkeypatch: pytest.MonkeyPatch):
+    heldout, train = crowd(monkeypatch)
+    stopped, clips = sound_stop_list([train.item]), len(np.unique(train.clip))
+    calls = [
+        audio_candidates(heldout, piece, most=4, effort_for=clips, stopped=stopped)
+        for piece in in_pieces(train, 5)
+    ]
+    assert sum(len(call) for call in calls) > 20 * 4
+    assert rows(most_alike(calls, 4)) == rows(audio_candidates(heldout, train, most=4))
+
+
+def test_there_may_be_very_many_pairs():
+    heldout = items([rng(5).integers(1, 1 << 32, 60, dtype=np.uint32)])
+    train = items([heldout.item] * 3000, first=1000)
+    assert len(audio_candidates(heldout, train, most=None)) == 3000
+    assert len(audio_candidates(heldout, train)) == module.MOST
+
+
 def test_larger_sets_are_looked_up_at_fewer_moments():
     def effort(num_ours: int, num_theirs: int) -> module._Effort:
-        starts = np.arange(num_theirs + 1) * 200
-        numbers = np.zeros(num_theirs, np.int32)
-        item = np.broadcast_to(np.uint32(1), num_theirs * 200)
-        return module._Effort.of(module._Clips(item, starts, numbers, numbers), num_ours * 200)
+        starts = np.arange(num_ours + 1) * 200
+        numbers = np.zeros(num_ours, np.int32)
+        item = np.broadcast_to(np.uint32(1), num_ours * 200)
+        return module._Effort.of(num_theirs, module._Clips(item, starts, numbers, numbers))
 
     efforts = [effort(n, n) for n in (10_000, 30_000, 200_000, 2_000_000)]
     assert (efforts[0].every, efforts[0].flips) == (1, 2)

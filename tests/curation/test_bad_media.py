@@ -4,9 +4,11 @@ Whatever a file does, its clip ends as scanned or failed with a reason, the scan
 clips get what they get without it. `python tests/curation/test_bad_media.py` prints the table.
 """
 
+import io
 import json
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -22,7 +24,8 @@ import numpy as np
 import pytest
 from made_media import make_media
 
-from curation.media.answer import Answer, BadAnswer, read_answer
+from curation.media import child
+from curation.media.answer import Answer, BadAnswer, read_answer, write_answer
 from curation.media.decoder import Decoder, DecoderConfig, decoding
 from curation.tables import render
 from curation.tasks import Stopped
@@ -449,11 +452,125 @@ WELL = {
         {**WELL, "arrays": [["hash", [-1]]]},
         {**WELL, "arrays": [["hash", [99999999999]]]},
         {**WELL, "arrays": [["thumbs", [1, 2]]]},
+        {**WELL, "values": []},
+        {**WELL, "values": {"fps": float("nan")}},
+        {**WELL, "values": {"fps": float("inf")}},
+        {**WELL, "values": {"video_codec": "\ud800"}},
+        {**WELL, "detail": "\ud800"},
+        {**WELL, "reason": "bored"},
+        {**WELL, "reason": "damaged"},
+        {**WELL, "status": "failed"},
+        {**WELL, "status": "failed", "reason": "damaged", "values": {"fps": 5}},
+        {**WELL, "content_digest": "sha256:5"},
+        {**WELL, "arrays": [["audio_ms", [1]]]},
+        {**WELL, "arrays": [["audio_ms", [1]], ["audio_item", [2]], ["audio_bands", [1, 5]]]},
+        {**WELL, "arrays": [["audio_ms", [1]], ["audio_ms", [1]]]},
+        {**WELL, "arrays": [[["audio_ms"], [1]]]},
+        {**WELL, "arrays": 5},
     ],
 )
 def test_nonsense_is_refused(header: Any) -> None:
     with pytest.raises(BadAnswer):
-        read_answer(Said(json.dumps(header).encode() + b"\n"))
+        read_answer(Said(json.dumps(header).encode() + b"\n" + bytes(1000)))
+
+
+@pytest.mark.parametrize("line", [b"[" * 60000, b'{"status": 1e999', b"\xff\xfe", b"5" * 5000, b""])
+def test_line_that_is_no_json_is_refused(line: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        read_answer(Said(line + b"\n"))
+
+
+LENGTHS = {"hash_ms": 2, "hash_view": 2, "hash": 2, "flatness": 2, "box": 8, "thumbs": 3}
+
+
+@pytest.mark.parametrize(
+    ("changed", "shape", "fill"),
+    [
+        ("hash", [3], 0),
+        ("flatness", [1], 0),
+        ("box", [4], 0),
+        ("thumbs", [3, 4, 5], 0),
+        ("hash", [2], 255),  # as floats, bytes of 255 are no numbers
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused(changed: str, shape: list[int], fill: int) -> None:
+    shapes = {name: [n, 4, 4] if name == "thumbs" else [n] for name, n in LENGTHS.items()}
+
+    def said(byte: int) -> Said:
+        header = {**WELL, "arrays": list(shapes.items())}
+        return Said(json.dumps(header).encode() + b"\n" + bytes([byte]) * 1000)
+
+    assert len(read_answer(said(0)).arrays) == 6
+    shapes[changed] = shape
+    with pytest.raises(BadAnswer):
+        read_answer(said(fill))
+
+
+TALKS = """
+import sys, time
+out = open(int(sys.argv[1]), "wb", buffering=0)
+for line in sys.stdin.buffer:
+    {does}
+"""
+SAYS = {
+    "brackets": 'out.write(b"[" * 60000 + b"\\n")',
+    "no values": f"out.write({json.dumps({**WELL, 'values': []}).encode()!r} + b'\\n')",
+    "more than an answer": f"out.write({json.dumps(WELL).encode()!r} + b'\\nand more')",
+}
+
+
+def as_child(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> None:
+    """Let decoders start another program instead of their child."""
+    script = folder / "child.py"
+    script.write_text(TALKS.format(does=does))
+    plain = subprocess.Popen
+    monkeypatch.setattr(
+        "curation.media.decoder.subprocess.Popen",
+        lambda words, **options: plain([words[0], str(script), words[3]], **options),
+    )
+
+
+@pytest.mark.parametrize("says", SAYS)
+def test_child_that_says_nonsense_costs_its_clip_and_is_replaced(
+    says: str, good: tuple[Path, Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with decoding(DecoderConfig()) as decoder:
+        with monkeypatch.context() as patched:
+            as_child(patched, tmp_path, SAYS[says])
+            answer = decoder.scan(str(good[0]))
+        assert (answer.status, answer.reason) == ("failed", "decoder_crashed")
+        assert (answer.detail or "").startswith("said nonsense: ")
+        assert decoder.pid is None
+        assert same(decoder.scan(str(good[0])), good[1])
+
+
+def test_child_that_drips_is_timed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_child(monkeypatch, tmp_path, "[(out.write(b'['), time.sleep(0.05)) for _ in range(400)]")
+    monkeypatch.setattr("curation.media.decoder._START_S", 0.5)
+    with decoding(DecoderConfig(timeout_s=0.5)) as decoder:
+        begun = time.monotonic()
+        answer = decoder.scan("any.mp4")
+        assert (answer.status, answer.reason) == ("failed", "timeout")
+        assert time.monotonic() - begun < 10
+        assert decoder.pid is None
+
+
+def test_mistake_of_ours_is_told_with_its_place(
+    good: tuple[Path, Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*words: Any, **options: Any) -> None:
+        raise AssertionError("two clocks \ud800")
+
+    monkeypatch.setattr(child, "decode", wrong)
+    request = {"path": str(good[0]), "mode": "fast", "start_s": None, "end_s": None, "max_duration_s": 9}
+    answer = child.answer_to(request)
+    assert (answer.status, answer.reason) == ("failed", "decoder_crashed")
+    assert re.fullmatch(r"AssertionError: two clocks \ud800 \(child\.py:\d+\)", answer.detail or "")
+    assert answer.content_digest == good[1].content_digest
+    stream = io.BytesIO()
+    write_answer(stream, answer)
+    told = read_answer(Said(stream.getvalue()))
+    assert (told.detail or "").startswith("AssertionError: two clocks \\ud800 (child.py:")
 
 
 def table() -> str:

@@ -1,5 +1,6 @@
 """Decoding: by presentation time, picture and sound on one clock, as PyAV alone gives them."""
 
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,11 @@ def test_cover_art_is_no_picture(tmp_path: Path) -> None:
 def test_pictures_that_nobody_looks_at_change_nothing(fps: int, tmp_path: Path) -> None:
     """Left out or not, the fingerprint and the facts are the same bit by bit."""
     path = make_media(tmp_path / "b.mp4", fps=fps, seconds=4, codec={"bf": "3", "b-pyramid": "none"})
+    assert_spared_is_full(path)
+
+
+def assert_spared_is_full(path: Path, **cut: float) -> Facts:
+    """The facts; pictures are left out, and facts and fingerprint do not show it."""
     made = []
     for pictures_fps in (None, FPS):
         hasher, given = FrameHasher(), []
@@ -207,7 +213,7 @@ def test_pictures_that_nobody_looks_at_change_nothing(fps: int, tmp_path: Path) 
             hasher.add(time_s, frame)
 
         facts, _ = decode(
-            str(path), picture=take, sound=None, rate_hz=RATE_HZ, pictures_fps=pictures_fps
+            str(path), picture=take, sound=None, rate_hz=RATE_HZ, pictures_fps=pictures_fps, **cut
         )
         made.append((facts, hasher.finish(facts.picture_end_s), len(given)))
     (facts, whole, all_of_them), (other, spared, fewer) = made
@@ -215,6 +221,77 @@ def test_pictures_that_nobody_looks_at_change_nothing(fps: int, tmp_path: Path) 
     assert fewer < all_of_them * 0.75, "nothing was left out, this tests nothing"
     for name in ("hash", "hash_ms", "hash_view", "flatness", "thumbs"):
         assert np.array_equal(getattr(whole, name), getattr(spared, name)), name
+    return facts
+
+
+def transport_stream(path: Path, seed: int = 0) -> Path:
+    """Four seconds of groups of 45 pictures, of which only the first is closed."""
+    codec = {"bf": "3", "g": "45", "x264-params": "open-gop=1:scenecut=0:b-pyramid=none"}
+    return make_media(path, fps=60, seconds=4, audio=None, codec=codec, seed=seed)
+
+
+@pytest.mark.parametrize("gone", [1, 9, 33, 44, 47])
+@pytest.mark.parametrize("cut", [{}, {"start_s": 1.0, "end_s": 2.03}], ids=["whole", "cut"])
+def test_stream_that_begins_amid_a_group_is_as_a_full_decode_gives_it(
+    gone: int, cut: dict[str, float], tmp_path: Path
+) -> None:
+    """Its first packets give no picture, and count for none."""
+    path = transport_stream(tmp_path / "headless.ts")
+    with av.open(str(path)) as container:
+        begins = [packet.pos for packet in container.demux(video=0)]
+    path.write_bytes(path.read_bytes()[begins[gone] :])
+    facts = assert_spared_is_full(path, **cut)
+    assert facts.fps == pytest.approx(60, abs=0.1)
+    if not cut:
+        assert facts.num_frames == len(plain_times(path)) < 240 - gone
+
+
+def test_cut_ends_with_its_last_picture_though_nobody_looks_at_it(tmp_path: Path) -> None:
+    path = transport_stream(tmp_path / "whole.ts")
+    for end_s in (2.0, 2.02, 2.04, 2.06):
+        facts = assert_spared_is_full(path, start_s=1.0, end_s=end_s)
+        assert facts.fps == pytest.approx(60, abs=0.1)
+
+
+def test_times_that_begin_again_are_as_a_full_decode_gives_them(tmp_path: Path) -> None:
+    """Two streams, one behind the other: a full decode mends their times from picture to picture."""
+    path = transport_stream(tmp_path / "two.ts")
+    path.write_bytes(path.read_bytes() + transport_stream(tmp_path / "other.ts", seed=3).read_bytes())
+    assert_spared_is_full(path)
+
+
+def test_reading_that_stops_keeps_what_was_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where pictures are left out: what a decoder holds at the end is a packet without a time."""
+    import curation.media.decode as module
+
+    path = transport_stream(tmp_path / "stops.ts")
+    plain = module.opened
+
+    class Stopping:
+        """A container whose demuxer gives up after 100 packets."""
+
+        def __init__(self, container: Any) -> None:
+            self._container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+        def demux(self, streams: Any) -> Any:
+            for _, packet in zip(range(100), self._container.demux(streams), strict=False):
+                yield packet
+            raise av.error.InvalidDataError(1, "gave up")
+
+    @contextmanager
+    def stopping(*words: Any) -> Any:
+        with plain(*words) as container:
+            yield Stopping(container)
+
+    monkeypatch.setattr(module, "opened", stopping)
+    facts = assert_spared_is_full(path)
+    assert facts.num_frames == 100
+    assert facts.damage == "reading stopped: gave up"
 
 
 # ---- which part of a file is the clip -----------------------------------------------------------------

@@ -12,7 +12,7 @@ from curation.matching.judge import MOVES_ALIKE, MOVES_THE_SAME, judge
 
 COPY = VideoMatch(
     score=0.97, steady=0.96, appearance=0.99, offset_s=-1.0, start_s=1.0, speed=1.0, mirrored=False,
-    map=np.eye(2, 3), area=1.0, shared_s=7.0, energy=200.0, rival=0.2,
+    map=np.eye(2, 3), area=1.0, shared_s=7.0, energy=200.0,
 )  # fmt: skip
 SOUND = AudioMatch(
     score=0.9, strength=7.0, offset_s=-1.0, start_s=1.0, shared_s=7.0, informative_s=3.0, speed=1.0,
@@ -34,7 +34,8 @@ def verdict(video: VideoMatch | None, audio: AudioMatch | None) -> tuple[str, st
         ({"score": MOVES_ALIKE - 0.01}, None),
         ({"steady": 0.6}, ("near_video", "review")),  # a drift
         ({"energy": 5.0, "score": 0.9}, ("near_video", "review")),  # hardly anything moves …
-        ({"energy": 5.0}, ("near_video", "auto")),  # … but that just alike
+        ({"energy": 5.0}, ("near_video", "auto")),  # … but that just alike …
+        ({"energy": 5.0, "speed": 1.25}, ("near_video", "review")),  # … and at a usual speed
         ({"energy": 1.0, "appearance": 0.99}, ("near_video", "review")),  # a still picture
         ({"energy": 1.0, "appearance": 0.8}, None),
         ({"shared_s": 1.0}, ("near_video", "review")),

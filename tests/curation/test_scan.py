@@ -18,14 +18,22 @@ import pyarrow.parquet as pq
 import pytest
 from made_media import make_media
 
+from curation.catalog.store import fingerprint_files, refresh_views
+from curation.decision.revoke import looked_at
 from curation.errors import BadManifest, UsageProblem
+from curation.files import sha256_file
 from curation.manifest import CONTENT_COLUMNS, FINGERPRINT_COLUMNS, arrow_schema
+from curation.media import carried as carried_module
 from curation.media import decoder as decoder_module
+from curation.media import fingerprint as fingerprint_module
+from curation.media import scan as scan_module
+from curation.media.answer import Answer
 from curation.media.audio_hash import BANDS
 from curation.media.fingerprint import ContentReader, part_of, read_fingerprints, read_scan
 from curation.media.locate import Wanted, file_name, locate, media_folder
 from curation.media.video_hash import THUMB_PX
 from curation.tasks import Task
+from curation.verdict import Reason
 
 Run = Callable[..., tuple[int, str, str]]
 OUTSIDE = {".lock", "manifests.duckdb", "fetched.json"}  # of the promise of equal bytes
@@ -112,6 +120,60 @@ def test_content_is_read_by_clip(scanned: Path) -> None:
     assert schema.remove_metadata() == arrow_schema(CONTENT_COLUMNS)
 
 
+def test_few_files_and_groups_of_content_are_held_at_a_time(
+    scanned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many parts there are: here more than may be open at once, in whatever order."""
+    rows = read_fingerprints(scanned, "my_clips", ["status"]).to_pylist()
+    ids = [row["clip_id"] for row in rows if row["status"] == "scanned"]
+    plain = ContentReader(scanned, "my_clips")
+    expected = {clip_id: plain[clip_id] for clip_id in ids}
+    assert len({part_of(clip_id, len(plain._paths)) for clip_id in ids}) > 1
+
+    def mapped() -> int:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return len({line.split()[-1] for line in lines if line.endswith("content.parquet")})
+
+    del plain
+    before = mapped()
+    monkeypatch.setattr(fingerprint_module, "_FILES_HELD", 1)
+    monkeypatch.setattr(fingerprint_module, "_GROUPS_HELD", 1)
+    reader = ContentReader(scanned, "my_clips")
+    for clip_id in random.Random(1).choices(ids, k=60):
+        for found, wanted in zip(reader[clip_id], expected[clip_id], strict=True):
+            assert np.array_equal(found, wanted)
+        assert len(reader._contents._groups) == len(reader._contents._files) == 1
+        assert mapped() <= before + 1, "what is dropped is closed"
+
+
+def test_parts_of_a_scan_that_goes_on_are_not_read_beside_the_finished(
+    own: tuple[Path, Path], curate: Run
+) -> None:
+    _, manifests = own
+    count = "select count(*), count(distinct clip_id) from fingerprints"
+    stage = manifests / "fingerprints" / "my_clips"
+    key = "local:my_clips/one/clip01.mp4"
+    part = stage / f"{part_of('one/clip01.mp4', len(read_scan(manifests, 'my_clips')['parts'])):05d}"
+    shutil.copytree(next(stage.glob(f"{part.name}-of-*/")), stage / "00000-of-00256")
+    assert refresh_views(manifests) == []
+    assert looked_at(manifests, [key]) == [
+        "fingerprints: 1 clip of it, until its dataset is scanned again"
+    ]
+    _, out, _ = curate("sql", count, "--manifests", manifests, "--format", "csv")
+    assert out.splitlines()[1] == "22,22"
+    parts = read_scan(manifests, "my_clips")["parts"]
+    listed = [stage / part["name"] / "clips.parquet" for part in parts]
+    assert fingerprint_files(manifests, "my_clips") == listed
+    (stage / "scan.json").write_text("{}")
+    (fault,) = refresh_views(manifests)
+    assert "scan.json: is not as scan wrote it" in fault
+    (line,) = looked_at(manifests, [key])
+    assert "scan.json: is not as scan wrote it" in line, "and no takedown is stopped by it"
+    (stage / "scan.json").unlink()
+    assert refresh_views(manifests) == []
+    assert fingerprint_files(manifests, "my_clips") == []
+
+
 def test_parts_hold_the_clips_that_their_number_says(scanned: Path) -> None:
     record = read_scan(scanned, "my_clips")
     assert len(record["parts"]) & (len(record["parts"]) - 1) == 0, "a power of two"
@@ -185,38 +247,69 @@ def test_shares_one_after_another_write_the_same_bytes(
     assert lasting(tmp_path / "m") == lasting(scanned)
 
 
-def killed_and_continued(manifests: Path, media: Path, chance: random.Random, longest_s: float) -> None:
-    """Kill a run and all it started after a random time, and let another one finish it."""
+def begun_and_killed(manifests: Path, media: Path, delay_s: float) -> float | None:
+    """Scan, and kill the run and all it started some time after it began to decode.
+
+    Returns how long it decoded where it came to its end before, else None.
+    """
+    lock = manifests / "fingerprints" / "my_clips" / ".lock"
+    lock.unlink(missing_ok=True)  # made when the clips' turn has come
     process = subprocess.Popen(
         command(manifests, media, "--workers", "2"), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    time.sleep(chance.uniform(0.2, longest_s))
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert scan(manifests, media, "--workers", "2") == 3
+    try:
+        until_s = time.monotonic() + 120
+        while not lock.exists():
+            assert process.poll() is None, "it ended before it began"
+            assert time.monotonic() < until_s
+            time.sleep(0.005)
+        begun_s = time.monotonic()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay_s)
+            return time.monotonic() - begun_s
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+KILLS = pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.soak)])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@KILLS
+@pytest.mark.parametrize("before", ["nothing", "other media"])
 def test_killed_scan_run_again_writes_the_same_bytes(
-    seed: int, scanned: Path, media: Path, tmp_path: Path
+    before: str, kills: int, scanned: Path, media: Path, tmp_path: Path
 ) -> None:
-    killed_and_continued(tmp_path / "m", media, random.Random(seed), 3.0)
-    assert lasting(tmp_path / "m") == lasting(scanned)
-    assert not [path for path in (tmp_path / "m").rglob("*.tmp-*")]
+    """Also where it was to bring fingerprints up to date with media that changed since."""
+    if before == "nothing":
+        now, expected = media, lasting(scanned)
+    else:
+        now = Path(shutil.copytree(media, tmp_path / "my_clips"))
+        for number in range(0, NUM_GOOD, 2):
+            make_media(now / "two" / f"clip{number:02d}.mp4", seed=200 + number, seconds=1.2)
+        assert scan(tmp_path / "anew", now, "--workers", "1") == 3
+        expected = lasting(tmp_path / "anew")
 
+    def made(name: str) -> Path:
+        manifests = tmp_path / name
+        return manifests if before == "nothing" else Path(shutil.copytree(scanned, manifests))
 
-@pytest.mark.soak
-def test_fifty_killed_scans_run_again_write_the_same_bytes(
-    scanned: Path, media: Path, tmp_path: Path
-) -> None:
-    expected = lasting(scanned)
-    for seed in range(50):
-        killed_and_continued(tmp_path / str(seed), media, random.Random(1000 + seed), 3.0)
-        assert lasting(tmp_path / str(seed)) == expected, seed
-        shutil.rmtree(tmp_path / str(seed))
+    whole_s = begun_and_killed(made("whole"), now, 300)
+    assert whole_s is not None
+    cut_short = 0
+    for number in range(kills):
+        manifests = made(str(number))
+        killed = begun_and_killed(manifests, now, whole_s * (0.05 + 0.8 * number / kills)) is None
+        cut_short += killed and lasting(manifests) != expected
+        assert scan(manifests, now, "--workers", "2") == 3
+        assert lasting(manifests) == expected, number
+        assert not [path for path in manifests.rglob("*.tmp-*")]
+        shutil.rmtree(manifests)
+    assert cut_short >= kills // 2
 
 
 @pytest.fixture
@@ -272,6 +365,90 @@ def test_only_what_changed_is_decoded(own: tuple[Path, Path], decoded: list[str]
     ids = read_fingerprints(manifests, "my_clips")["clip_id"].to_pylist()
     assert "new.mp4" in ids
     assert "one/clip03.mp4" not in ids
+
+
+def test_file_changed_since_a_rescan_that_was_killed_is_decoded(
+    own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, curate: Run
+) -> None:
+    """Killed when the notes on the files of a part are written, and the part is not in its place yet."""
+    folder, manifests = own
+    make_media(folder / "one" / "clip01.mp4", seed=77, seconds=2)
+    plain, noted = scan_module._Scanner._note, []
+
+    def note_and_end(self: Any, *about: Any) -> None:
+        plain(self, *about)
+        noted.append(about)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scan_module._Scanner, "_note", note_and_end)
+    assert curate("scan", folder, "--manifests", manifests, "--workers", "1")[0] not in (0, 3)
+    assert len(noted) == 1
+    monkeypatch.undo()
+    curate("scan", folder, "--manifests", manifests)
+    curate("scan", folder, "--manifests", tmp_path / "anew")
+    assert lasting(manifests) == lasting(tmp_path / "anew")
+    rows = {row["clip_id"]: row for row in read_fingerprints(manifests, "my_clips").to_pylist()}
+    assert rows["one/clip01.mp4"]["duration_s"] == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize("reason", [Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED])
+def test_clip_that_failed_by_the_machine_is_tried_again_once_by_each_run(
+    reason: Reason, own: tuple[Path, Path], scanned: Path, monkeypatch: pytest.MonkeyPatch, curate: Run
+) -> None:
+    folder, manifests = own
+    tried: list[str] = []
+    busy = True
+    plain = decoder_module.Decoder.scan
+
+    def decode(self: Any, path: str, **cut: Any) -> Answer:
+        tried.append(Path(path).name)
+        failed = Answer(status="failed", reason=reason, detail="that day", content_digest=digest)
+        return failed if busy else plain(self, path, **cut)
+
+    monkeypatch.setattr(decoder_module.Decoder, "scan", decode)
+    with (folder / "one" / "clip01.mp4").open("ab") as file:
+        file.write(bytes(8))
+    digest = f"sha256:{sha256_file(folder / 'one' / 'clip01.mp4')}"
+    for _ in range(3):
+        _, out, _ = curate("scan", folder, "--manifests", manifests)
+        assert f"{reason} 1" in out
+    assert tried == ["clip01.mp4"] * 3
+    busy = False
+    for _ in range(2):
+        _, out, _ = curate("scan", folder, "--manifests", manifests)
+        assert "22 clips = 20 scanned + 2 failed (damaged 1, not_media 1)" in out
+    assert tried == ["clip01.mp4"] * 4
+
+
+def test_parts_are_listed_once_by_a_run(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, curate: Run
+) -> None:
+    listed: list[Path] = []
+    plain = carried_module.part_folders
+    monkeypatch.setattr(
+        carried_module, "part_folders", lambda stage: (listed.append(stage), plain(stage))[1]
+    )
+    curate("scan", media, "--manifests", tmp_path / "m")
+    assert len(read_scan(tmp_path / "m", "my_clips")["parts"]) > 1
+    assert len(listed) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 32])
+def test_parts_that_may_hold_clips_of_a_task_are_found_whatever_their_number(
+    count: int, tmp_path: Path
+) -> None:
+    there = [Task(index, former, {}) for former in (1, 4, 16) for index in range(former)]
+    for task in there:
+        (tmp_path / task.name).mkdir()
+        (tmp_path / task.name / "task.json").write_text("{}")
+    lying = carried_module.Lying(tmp_path)
+    clips = [f"clip{number}" for number in range(500)]
+    for index in range(count):
+        task = Task(index, count, {})
+        ours = [clip for clip in clips if part_of(clip, count) == index]
+        held = {former.name for clip in ours for former in there
+                if part_of(clip, former.count) == former.index}  # fmt: skip
+        assert {path.name for path in lying.of(task)} == held | {task.name}
 
 
 def test_other_number_of_parts_carries_rows_over(
@@ -480,7 +657,11 @@ def test_interrupted_scan_ends_with_130_and_goes_on(scanned: Path, media: Path, 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    time.sleep(1.5)
+    until_s = time.monotonic() + 120
+    while not list((tmp_path / "m").glob("fingerprints/my_clips/*.tmp-task")):
+        assert process.poll() is None, "it ended before it began"
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     if process.returncode != 3:  # it was not done already
@@ -529,8 +710,8 @@ def test_first_pattern_and_smallest_path_win(tmp_path: Path) -> None:
         Wanted(clip_id="5"),
     ]
     found = locate(clips, ("{id}_{start:06d}.mp4", "{id}.wav"), folder)
-    assert found.files == ["a/x_000003.mp4", "x.wav", "c/y.wav", "x.wav", None]
-    assert (found.found, found.missing) == (4, 1)
+    assert found.files == ["a/x_000003.mp4", "x.wav", "c/y.wav", None, None]
+    assert (found.found, found.missing) == (3, 2)
 
 
 def test_key_of_a_task_is_that_of_its_inputs() -> None:

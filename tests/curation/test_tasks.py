@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from curation import tasks as tasks_module
 from curation.errors import Locked, NoSpace
 from curation.tasks import ALL, RECORD, Share, Task, Work, is_done, read_record, run, sealing, still_busy
 
@@ -200,6 +201,53 @@ def test_a_signal_ends_the_run_after_the_work_in_hand(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, TASKS, slow)
     assert sum(is_done(tmp_path, task) for task in TASKS) == 1
+
+
+def _look(stage: Path, begun: Any, release: Any) -> None:
+    with sealing(stage, TASKS) as sealed:
+        assert not sealed
+        begun.set()
+        release.wait()
+
+
+@pytest.fixture
+def looking(tmp_path: Path) -> Iterator[Any]:
+    """Another process that looked whether all was done when one task was not; set, it goes."""
+    run(tmp_path, TASKS[1:], writer)
+    context = multiprocessing.get_context("fork")
+    begun, release = context.Event(), context.Event()
+    other = context.Process(target=_look, args=(tmp_path, begun, release))
+    other.start()
+    try:
+        assert begun.wait(20)
+        yield release
+    finally:
+        release.set()
+        other.join()
+
+
+def test_last_to_end_seals_though_another_just_looks(tmp_path: Path, looking: Any) -> None:
+    run(tmp_path, TASKS[:1], writer)
+    timer = threading.Timer(0.5, looking.set)
+    timer.start()
+    try:
+        with sealing(tmp_path, TASKS) as sealed:
+            assert sealed, "the other looked before the last task was done"
+    finally:
+        timer.join()
+
+
+def test_who_waits_to_look_sees_signals_and_waits_not_for_ever(
+    tmp_path: Path, looking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt), sealing(tmp_path, TASKS):
+        pass
+    timer.join()
+    monkeypatch.setattr(tasks_module, "_SEAL_S", 0.3)
+    with sealing(tmp_path, TASKS) as sealed:
+        assert not sealed
 
 
 def test_share_has_every_task_once() -> None:

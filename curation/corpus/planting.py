@@ -187,7 +187,7 @@ def _child(work: _Work, answer: Connection) -> None:
 def _answer(answer: Connection, work: _Work) -> list[PlantedFile]:
     try:
         said = json.loads(answer.recv_bytes(_LONGEST_ANSWER))
-    except EOFError:
+    except (EOFError, OSError):  # it ended before, or said too much
         return [_unreadable(work)]
     if "error" in said:
         raise getattr(errors, said["error"])(said["message"])

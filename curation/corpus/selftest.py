@@ -137,9 +137,7 @@ def run(
     )  # fmt: skip
     facts = {
         row["clip_id"]: row
-        for row in read_fingerprints(
-            manifests, DATASET, ("status", "reason", "duration_s")
-        ).to_pylist()
+        for row in read_fingerprints(manifests, DATASET, ("status", "reason", "duration_s")).to_pylist()
     }
     unscanned = {name: row["reason"] for name, row in facts.items() if row["status"] == "failed"}
     tests = {file.file for file in files if asked_about(file)}

@@ -138,9 +138,8 @@ def outdated(manifests: Path) -> list[str]:
         try:
             check_content(folder, document)
         except ManifestChanged:
-            notes.append(
-                f"clean/{folder.name}: was made from other pairs — run again: {command(folder, document)}"
-            )
+            again = command(folder, document)
+            notes.append(f"clean/{folder.name}: was made from other pairs — run again: {again}")
     return notes
 
 

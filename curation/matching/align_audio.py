@@ -104,9 +104,7 @@ NO_MATCH = AudioMatch(
 )  # fmt: skip
 
 
-def align_audio(
-    heldout: np.ndarray, train: np.ndarray, *, offset_s: float | None = None
-) -> AudioMatch:
+def align_audio(heldout: np.ndarray, train: np.ndarray, *, offset_s: float | None = None) -> AudioMatch:
     """The best common stretch of two sounds, given as `AudioPrint.bands`, uint8 `(T, BANDS)`.
 
     Where one is longer than LONG_S, `shared_s` is at most a minute, and `ambiguous` says nothing of
@@ -192,7 +190,7 @@ def _rises(bands: np.ndarray, step: int) -> np.ndarray:
     """How much louder each other band becomes around every `step`th frame; float32 `(T, bands)`."""
     few = bands[:, ::2]
     later, before = few[2 * _LAG :: step], few[: -2 * _LAG : step]
-    rises = later.astype(np.float32) - before
+    rises: np.ndarray = later.astype(np.float32) - before
     rises -= np.float32(_COMMON) * rises.mean(axis=1, keepdims=True)
     return rises
 

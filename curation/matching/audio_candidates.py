@@ -9,8 +9,8 @@ moments have are passed over, see `sound_stop_list`.
 The more clips there are, the less is looked up: of two million against each other no longer every moment
 nor keys that differ.
 
-Who looks in some of the clips at a time gets what all at once would give: with `effort_for` and `stopped`
-of all of them, whether a pair is found depends on its two clips alone, and `most_alike` counts over all.
+Who looks in some of the clips at a time gets what all at once would give: with `effort_for` and
+`stopped` of all, whether a pair is found depends on its two clips alone; `most_alike` counts over all.
 
 The clips to look in are indexed in parts of `_PART` items, so that the index does not grow with them.
 """

@@ -27,10 +27,10 @@ from curation.catalog.store import sql_text, work_connection
 from curation.errors import UsageProblem
 from curation.files import canonical_json, replacing
 from curation.manifest import DUPLICATE_COLUMNS, METADATA_KEY, PARQUET
-from curation.matching import align_audio, align_video, candidates, judge
+from curation.matching import align_audio, align_video, audio_candidates, candidates, judge
 from curation.matching.candidates import stop_list
 from curation.matching.clusters import clusters
-from curation.matching.duplicates import Key, best_rows
+from curation.matching.duplicates import Key, Stopped, best_rows
 from curation.matching.near import FILE, FORMAT, scans
 from curation.matching.pair_worker import FOUND, Finder, finding, only_allowed
 from curation.matching.prints import COLUMNS, Prints
@@ -109,7 +109,7 @@ def versions(digests: dict[str, Any]) -> dict[str, Any]:
     return {
         **digests,
         "sound": AUDIO_VERSION,
-        "candidates": candidates.VERSION,
+        "candidates": [candidates.VERSION, audio_candidates.VERSION],
         "align_video": align_video.VERSION,
         "align_audio": align_audio.VERSION,
         "judge": judge.VERSION,
@@ -200,12 +200,14 @@ def find_duplicates(
         with loading:
             if heldout is None:
                 heldout = _heldout(chosen, parts)
-                finder.heldout, finder.stopped = heldout, _stopped(chosen, parts, heldout)
+                finder.heldout, finder.stopped = heldout, _stopped(chosen, parts)
         with finding(finder, stop, apart=clips > _FEW_CLIPS, tell=counted) as work:
             yield work
 
     loading, total = threading.Lock(), len(tasks)
-    finder = Finder(manifests=chosen.manifests, items=chosen.all_items, allowed=chosen.allowed)
+    finder = Finder(
+        manifests=chosen.manifests, items=chosen.all_items, allowed=chosen.allowed, train_clips=clips
+    )
     counted = _Counter(total, progress)
     busy = run(stage, tasks, worker, workers=workers, share=share)
     still_busy(stage, busy)
@@ -318,13 +320,16 @@ def _heldout(chosen: Compared, parts: list[tuple[str, str]]) -> Prints:
     return Prints.joined(made_of)
 
 
-def _stopped(chosen: Compared, parts: list[tuple[str, str]], heldout: Prints) -> np.ndarray:
-    """Hashes that too many clips have, of all that was scanned."""
-    if not chosen.tests:
-        return stop_list(heldout)
-    columns = tuple(name for name in COLUMNS if not name.startswith("audio_"))
-    return stop_list(
-        Prints.joined([Prints.of(table).base() for table in _tables(chosen, parts, columns)])
+def _stopped(chosen: Compared, parts: list[tuple[str, str]]) -> Stopped:
+    """What too many clips have, of all that was scanned."""
+    sounds: list[np.ndarray] = []
+    frames: list[Prints] = []
+    for table in _tables(chosen, parts, COLUMNS):
+        prints = Prints.of(table).base()
+        sounds.append(prints.item)
+        frames.append(prints.without_sound())
+    return Stopped(
+        hashes=stop_list(Prints.joined(frames)), items=audio_candidates.sound_stop_list(sounds)
     )
 
 

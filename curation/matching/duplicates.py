@@ -39,48 +39,89 @@ class Job:
     a: Key
     b: Key
     boxes: tuple[Boxes, Boxes]
-    hits: Sequence[Hit]
+    hits: Sequence[Hit]  # frames that look alike
+    offset_s: float  # at which they may sound alike
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """What very many clips have, and says nothing."""
+
+    hashes: np.ndarray  # uint64, ascending
+    items: np.ndarray  # uint32, keys of sounds
+
+
+NOTHING_STOPPED = Stopped(hashes=np.zeros(0, np.uint64), items=np.zeros(0, np.uint32))
 
 
 def jobs(
-    heldout: Prints, train: Prints, *, stopped: np.ndarray, test_items: frozenset[Key]
+    heldout: Prints,
+    train: Prints,
+    *,
+    stopped: Stopped,
+    test_items: frozenset[Key],
+    train_clips: int | None = None,
 ) -> list[Job]:
     """The pairs worth aligning, ordered by their keys.
 
     Args:
         test_items: pairs touch one of these; empty: any pair.
+        train_clips: in all, where `train` has some of them: how closely sounds are looked up.
     """
-    found = frame_candidates(heldout, train, stopped=stopped)
-    for pair in _sound_pairs(heldout, train):
-        found.setdefault(pair, [])
-    made = [_job(heldout, train, pair, hits, test_items) for pair, hits in found.items()]
+    found = frame_candidates(heldout, train, stopped=stopped.hashes)
+    sounds = _sound_pairs(heldout, train, stopped.items, train_clips)
+    pairs = {**dict.fromkeys(found), **sounds}
+    made = [
+        _job(heldout, train, pair, found.get(pair, []), offset_s, test_items)
+        for pair, offset_s in pairs.items()
+    ]
     return sorted(made, key=lambda job: (job.a, job.b))
 
 
-def _sound_pairs(heldout: Prints, train: Prints) -> list[Pair]:
+def _sound_pairs(
+    heldout: Prints, train: Prints, stopped: np.ndarray, train_clips: int | None
+) -> dict[Pair, float]:
+    """Pairs that may share sound, and the offset at which they may."""
     pairs = audio_candidates(
         Items(clip=heldout.item_clip, ms=heldout.item_ms, item=heldout.item),
         Items(clip=train.item_clip + np.int32(len(heldout.keys)), ms=train.item_ms, item=train.item),
+        effort_for=train_clips,
+        stopped=stopped,
     )
-    numbers = zip(pairs.heldout_clip.tolist(), pairs.train_clip.tolist(), strict=True)
-    local = [(ours, theirs - len(heldout.keys)) for ours, theirs in numbers]
-    return [(ours, theirs) for ours, theirs in local if heldout.keys[ours] != train.keys[theirs]]
+    columns = (pairs.heldout_clip, pairs.train_clip - len(heldout.keys), pairs.offset_s)
+    return {
+        (ours, theirs): offset_s
+        for ours, theirs, offset_s in zip(*(column.tolist() for column in columns), strict=True)
+        if heldout.keys[ours] != train.keys[theirs]
+    }
 
 
-def _job(heldout: Prints, train: Prints, pair: Pair, hits: list[Hit], test_items: frozenset[Key]) -> Job:
+def _job(
+    heldout: Prints,
+    train: Prints,
+    pair: Pair,
+    hits: list[Hit],
+    offset_s: float | None,
+    test_items: frozenset[Key],
+) -> Job:
     ours, theirs = heldout.keys[pair[0]], train.keys[pair[1]]
     boxes = (heldout.boxes_of(pair[0]), train.boxes_of(pair[1]))
+    if offset_s is None:  # they look alike: where they do, they may sound alike
+        offset_s = float(np.median([hit.train_ms - hit.heldout_ms for hit in hits])) / 1000
     as_it_is = (ours in test_items, theirs) > (theirs in test_items, ours)
     if as_it_is:
-        return Job(a=ours, b=theirs, boxes=boxes, hits=hits)
-    return Job(a=theirs, b=ours, boxes=boxes[::-1], hits=[hit.turned() for hit in hits])
+        return Job(a=ours, b=theirs, boxes=boxes, hits=hits, offset_s=offset_s)
+    turned = [hit.turned() for hit in hits]
+    return Job(a=theirs, b=ours, boxes=boxes[::-1], hits=turned, offset_s=-offset_s)
 
 
 def align(job: Job, contents: Mapping[str, Contents]) -> tuple[Verdict, VideoMatch | None] | None:
     """The verdict on one pair, from what was kept of its pictures and its sound."""
     thumbs_a, bands_a = contents[job.a[0]][job.a[1]]
     thumbs_b, bands_b = contents[job.b[0]][job.b[1]]
-    audio = align_audio(bands_a, bands_b) if len(bands_a) and len(bands_b) else None
+    audio = None
+    if len(bands_a) and len(bands_b):
+        audio = align_audio(bands_a, bands_b, offset_s=job.offset_s)
     video = None
     if len(thumbs_a) and len(thumbs_b):
         video = align_video(thumbs_a, thumbs_b, job.hits, boxes=job.boxes) if job.hits else None

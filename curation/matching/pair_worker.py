@@ -7,19 +7,18 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from curation.errors import FoleyproofError, WorkerLost
-from curation.matching.duplicates import Key, align, found_table, jobs
+from curation.matching.duplicates import NOTHING_STOPPED, Key, Stopped, align, found_table, jobs
 from curation.matching.prints import COLUMNS, Prints
 from curation.media.fingerprint import CLIPS, ContentReader, fingerprint_folder, read_part
-from curation.tasks import Stopped, Task, Work, one_thread
+from curation.tasks import Stopped as RunStopped
+from curation.tasks import Task, Work, one_thread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +37,8 @@ class Finder:
     items: frozenset[Key]
     allowed: dict[str, frozenset[str]] | None
     heldout: Prints | None = None
-    stopped: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    stopped: Stopped = NOTHING_STOPPED
+    train_clips: int | None = None
 
     def do(
         self,
@@ -53,7 +53,13 @@ class Finder:
         assert self.heldout is not None, "the held-out side was not loaded"
         train = Prints.joined([self._prints(dataset, name) for dataset, name in parts])
         contents = _Contents(self.manifests)
-        wanted = jobs(self.heldout, train, stopped=self.stopped, test_items=self.items)
+        wanted = jobs(
+            self.heldout,
+            train,
+            stopped=self.stopped,
+            test_items=self.items,
+            train_clips=self.train_clips,
+        )
         found = []
         for number, job in enumerate(wanted):
             if number % _TOLD_EACH == _TOLD_EACH - 1:
@@ -122,7 +128,7 @@ def _here(
 ) -> dict[str, Any]:
     def may_go_on() -> None:
         if stop.is_set():
-            raise Stopped
+            raise RunStopped
 
     return finder.do(_parts(task), folder, tell, may_go_on)
 
@@ -135,7 +141,7 @@ def _there(
         while True:
             while not pipe.poll(_SIGNALS_S):
                 if stop.is_set():
-                    raise Stopped
+                    raise RunStopped
             kind, value = pipe.recv()
             if kind == "share":
                 tell(value)

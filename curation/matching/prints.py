@@ -92,6 +92,11 @@ class Prints:
         frames = ("frame_clip", "frame_ms", "frame_view", "frame_hash")
         return replace(self, **{name: getattr(self, name)[chosen] for name in frames})
 
+    def without_sound(self) -> Self:
+        """The same without items."""
+        nothing = np.zeros(0, np.int32)
+        return replace(self, item_clip=nothing, item_ms=nothing, item=np.zeros(0, np.uint32))
+
     def boxes_of(self, clip: int) -> Boxes:
         """The parts of the picture of a clip."""
         edges = [float(edge) for edge in self.boxes[clip]]

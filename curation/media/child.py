@@ -26,6 +26,7 @@ from curation.verdict import Reason
 
 _HASHED_AT_ONCE = 1 << 20
 _PR_SET_PDEATHSIG = 1
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _SAID = 500  # letters of an error that are passed on
 
 
@@ -55,7 +56,7 @@ def _told(error: Exception) -> str:
     trace = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        ours = f"{os.sep}curation{os.sep}" in file
+        ours = file.startswith(_PACKAGE)
         places.append((ours, f"{os.path.basename(file)}:{trace.tb_lineno}"))
         trace = trace.tb_next
     place = next((place for ours, place in reversed(places) if ours), places[-1][1])

@@ -31,7 +31,7 @@ class MediaFolder:
 
     root: Path
     media: dict[str, str]  # path as text to the path that the system knows
-    by_name: dict[str, str]  # the last part of a path to the smallest path that ends in it
+    by_name: dict[str, list[str]]  # the last part of paths to all that end in it, the smallest first
     not_media: int  # files with another suffix
 
     def real_path(self, path: str) -> str:
@@ -73,9 +73,9 @@ def media_folder(root: Path, *, without: Path | None = None) -> MediaFolder:
             else:  # pipes and links to nowhere are none either
                 not_media += 1
     media = dict(sorted(_texts(found).items()))
-    by_name: dict[str, str] = {}
+    by_name: dict[str, list[str]] = {}
     for path in media:
-        by_name.setdefault(path.rpartition("/")[2], path)
+        by_name.setdefault(path.rpartition("/")[2], []).append(path)
     return MediaFolder(root=root, media=media, by_name=by_name, not_media=not_media)
 
 
@@ -106,7 +106,7 @@ def _kind(entry: "os.DirEntry[str]") -> tuple[bool, bool]:
 
 
 def _texts(paths: list[str]) -> dict[str, str]:
-    """Paths by their texts; a path that is no text, and whose `\\xNN` is another's name, gets a number."""
+    """Paths by their texts; one that is no text, and whose `\\xNN` is another's name, gets a number."""
     texts: dict[str, str] = {}
     for path in sorted(paths, key=lambda path: (_NOT_TEXT.search(path) is not None, path)):
         text, number = as_text(path), 1
@@ -206,7 +206,9 @@ def of_list(paths: Iterable[str | None], folder: MediaFolder) -> Located:
 def _find(name: str, folder: MediaFolder) -> str | None:
     if name in folder.media:
         return name
-    return None if "/" in name else folder.by_name.get(name)
+    # a name with folders is that of a file in such folders, wherever they lie
+    paths = folder.by_name.get(name.rpartition("/")[2], [])
+    return next((path for path in paths if path.endswith(f"/{name}") or "/" not in name), None)
 
 
 def unmatched(folder: MediaFolder, located: Iterable[Located]) -> int:

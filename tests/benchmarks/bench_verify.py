@@ -66,7 +66,12 @@ def pairs(given: argparse.Namespace) -> dict[str, Any]:
     train = Prints.joined([Prints.of(read_part(part / CLIPS, list(COLUMNS))[1]) for part in parts])
     begun = time.process_time()
     wanted = duplicates.jobs(
-        train.base(), train, stopped=stop_list(train.base()), test_items=frozenset()
+        train.base(),
+        train,
+        stopped=duplicates.Stopped(
+            hashes=stop_list(train.base()), items=duplicates.NOTHING_STOPPED.items
+        ),
+        test_items=frozenset(),
     )
     candidates_s = time.process_time() - begun
     if given.most and len(wanted) > given.most:

@@ -54,7 +54,9 @@ def main() -> None:
         sys.exit(ran.returncode)
     document = json.loads(ran.stdout)
     tables = document.pop("text")
-    assert document["versions"].keys() >= {"picture", "sound", "judge"}, "of the detector, not the hashes"
+    assert document["versions"].keys() >= {"picture", "sound", "judge"}, (
+        "of the detector, not the hashes"
+    )
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     (args.out / "selftest.json").write_text(text, encoding="utf-8")
     print(tables)

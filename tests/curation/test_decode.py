@@ -202,7 +202,7 @@ def test_pictures_that_nobody_looks_at_change_nothing(fps: int, tmp_path: Path) 
     assert_spared_is_full(path)
 
 
-def assert_spared_is_full(path: Path, **cut: float) -> Facts:
+def assert_spared_is_full(path: Path, *, at_most: float = 0.75, **cut: float) -> Facts:
     """The facts; pictures are left out, and facts and fingerprint do not show it."""
     made = []
     for pictures_fps in (None, FPS):
@@ -218,7 +218,7 @@ def assert_spared_is_full(path: Path, **cut: float) -> Facts:
         made.append((facts, hasher.finish(facts.picture_end_s), len(given)))
     (facts, whole, all_of_them), (other, spared, fewer) = made
     assert facts == other
-    assert fewer < all_of_them * 0.75, "nothing was left out, this tests nothing"
+    assert fewer < all_of_them * at_most, "nothing was left out, this tests nothing"
     for name in ("hash", "hash_ms", "hash_view", "flatness", "thumbs"):
         assert np.array_equal(getattr(whole, name), getattr(spared, name)), name
     return facts
@@ -257,7 +257,7 @@ def test_times_that_begin_again_are_as_a_full_decode_gives_them(tmp_path: Path) 
     """Two streams, one behind the other: a full decode mends their times from picture to picture."""
     path = transport_stream(tmp_path / "two.ts")
     path.write_bytes(path.read_bytes() + transport_stream(tmp_path / "other.ts", seed=3).read_bytes())
-    assert_spared_is_full(path)
+    assert_spared_is_full(path, at_most=0.9)  # nothing of the second one is left out
 
 
 def test_reading_that_stops_keeps_what_was_decoded(

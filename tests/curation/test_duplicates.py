@@ -148,8 +148,6 @@ def test_clips_without_media_are_unknown_and_bound_the_leakage(
     size = len(found.compared.items["audiocaps@v1"])
     files = scanned.planted.media.files
     without = size - sum(key in files for key in found.compared.items["audiocaps@v1"])
-    silent = "audiocaps/Q_szaELhWHc_000145"  # no: a still picture says something
-    assert unknown.get(silent) is None
     flat = [key for key, reason in unknown.items() if reason == "nothing_to_compare"]
     assert flat, "a black and silent clip is among the near misses"
     items = {f"{dataset}/{clip_id}" for dataset, clip_id in found.compared.items["audiocaps@v1"]}

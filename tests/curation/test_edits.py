@@ -1,5 +1,11 @@
 """Planted copies: each edit does what it says, the same every time, and near misses share no moment."""
 
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +22,7 @@ from curation.corpus.planting import BASE, COPY, NEAR_MISS, UNREADABLE, copy_beg
 from curation.corpus.sound_edits import SOUND_EDITS
 from curation.corpus.sound_scenes import scene
 from curation.errors import NotWritable
+from curation.media.container import Limits, Unscannable
 
 # The table of measurements that the detector is compared with.
 MEASURED = {
@@ -331,6 +338,95 @@ def test_a_clip_that_cannot_be_read_is_told_and_the_others_are_planted(clip, tmp
         [BASE, COPY],
         [UNREADABLE],
     ]
+
+
+def test_files_that_name_other_files_are_not_opened(clip, tmp_path):
+    listed = tmp_path / "list.mp4"
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+    listed.write_text("ffconcat version 1.0\nfile clip.mp4\n")
+    with av.open(str(listed)) as container:  # as FFmpeg would
+        assert container.streams.video
+    with pytest.raises(Unscannable, match="not_media"):
+        read_film(listed)
+    with pytest.raises(Unscannable, match="not_media"):
+        copy_beginning(listed, tmp_path / "copy.mp4")
+    assert not (tmp_path / "copy.mp4").exists()
+    (files,) = plant_all({"a": listed}, tmp_path / "out", edits=("crf28",), degenerate=False)
+    assert [file.what for file in files] == [UNREADABLE]
+
+
+def test_pictures_beyond_the_limits_are_not_decoded(clip, tmp_path, monkeypatch):
+    def few() -> Limits:
+        return Limits(max_pixels=1000)
+
+    monkeypatch.setattr("curation.corpus.film.Limits", few)
+    monkeypatch.setattr("curation.corpus.planting.Limits", few)
+    with pytest.raises(Unscannable, match="pixels"):
+        read_film(clip)
+    with pytest.raises(Unscannable, match="pixels"):
+        copy_beginning(clip, tmp_path / "copy.mp4", 1.0)
+
+
+def test_a_clip_that_takes_for_ever_is_given_up(tmp_path):
+    endless = tmp_path / "endless.mp4"
+    os.mkfifo(endless)
+    before = set(multiprocessing.active_children())
+    begun_s = time.monotonic()
+    (files,) = plant_all(
+        {"a": endless}, tmp_path / "out", edits=("crf28",), degenerate=False, timeout_s=1.0
+    )
+    assert [file.what for file in files] == [UNREADABLE]
+    assert time.monotonic() - begun_s < 30
+    assert set(multiprocessing.active_children()) <= before
+
+
+_PLANTS = """
+import sys
+from pathlib import Path
+from curation.corpus.planting import plant_all
+list(plant_all({"a": Path(sys.argv[1])}, Path(sys.argv[2]), edits=("crf28",), degenerate=False))
+"""
+
+
+def _planting_children(parent: int) -> list[Path]:
+    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    folders = [Path("/proc") / pid for pid in found]
+    return [folder for folder in folders if b"spawn_main" in (folder / "cmdline").read_bytes()]
+
+
+def _limited(child: Path) -> bool:
+    lines = (child / "limits").read_text().splitlines()
+    told = {line[:25].strip(): line[25:].split()[0] for line in lines}
+    return "unlimited" not in (told["Max address space"], told["Max cpu time"])
+
+
+def _waited_for(what: Callable[[], bool]) -> bool:
+    until_s = time.monotonic() + 30
+    while not what():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_who_plants_is_limited_and_dies_with_its_parent(tmp_path):
+    endless = tmp_path / "endless.mp4"
+    os.mkfifo(endless)
+    parent = subprocess.Popen([sys.executable, "-c", _PLANTS, str(endless), str(tmp_path / "out")])
+    try:
+        assert _waited_for(lambda: any(map(_limited, _planting_children(parent.pid))))
+        (child,) = _planting_children(parent.pid)
+    finally:
+        parent.kill()
+        parent.wait()
+
+    def gone() -> bool:
+        try:
+            return (child / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    assert _waited_for(gone)
 
 
 def test_a_full_disk_ends_planting_with_its_own_error(clip, tmp_path):

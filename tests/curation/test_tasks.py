@@ -242,9 +242,11 @@ def test_who_waits_to_look_sees_signals_and_waits_not_for_ever(
 ) -> None:
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt), sealing(tmp_path, TASKS):
-        pass
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt), sealing(tmp_path, TASKS):
+            pass
+    finally:
+        timer.cancel()
     monkeypatch.setattr(tasks_module, "_SEAL_S", 0.3)
     with sealing(tmp_path, TASKS) as sealed:
         assert not sealed

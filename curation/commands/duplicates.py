@@ -51,8 +51,8 @@ def duplicates(
     one_thread()
     from curation.catalog.cards import load_cards
     from curation.catalog.store import refresh_views
-    from curation.decision.certificate import outdated
     from curation.commands.own import own_lists
+    from curation.decision.certificate import outdated
     from curation.files import locked
     from curation.matching.compare_media import as_json as json_of
     from curation.matching.compare_media import compared, find_duplicates

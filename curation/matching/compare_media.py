@@ -21,7 +21,14 @@ import numpy as np
 
 import curation
 from curation.catalog.cards import Card
-from curation.catalog.lists import Selection, built_path, heldout_selection, list_names, train_selection
+from curation.catalog.lists import (
+    Selection,
+    built_path,
+    heldout_selection,
+    is_own_list,
+    list_names,
+    train_selection,
+)  # fmt: skip
 from curation.catalog.record import read_record
 from curation.catalog.store import sql_text, work_connection
 from curation.errors import UsageProblem
@@ -132,6 +139,11 @@ def compared(
     heldout = tuple(heldout_selection(name, cards) for name in dict.fromkeys(tests))
     trains = None if train is None else tuple(train_selection(name, cards) for name in train)
     for selection in (*heldout, *(trains or ())):
+        if selection.dataset not in scanned and is_own_list(selection.dataset):
+            raise UsageProblem(
+                f"{selection.key}: a list has no media of its own, expected a dataset that was scanned — "
+                f"make one of it and a folder: curate scan DIR --list {selection.key}"
+            )
         if selection.dataset not in scanned:
             raise UsageProblem(
                 f"{selection.key}: the media of {selection.dataset} were not scanned, expected one of: "

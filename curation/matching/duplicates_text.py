@@ -30,7 +30,7 @@ def duplicates_text(found: Duplicated) -> str:
     if reasons:
         told = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
         notes.append(f"unknown, as their media could not be scanned: {told}")
-    return "\n".join([text, *notes])
+    return "\n".join([*([text] if text else []), *notes])
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:

@@ -18,6 +18,7 @@ import pytest
 from curation.catalog.build import build
 from curation.catalog.cards import find_cards, load_cards
 from curation.catalog.fetch import fetch_from
+from curation.catalog.ownlists import take_lists
 from curation.corpus.planted import Planted
 from curation.corpus.synthetic import write_corpus, write_media
 from curation.errors import UsageProblem
@@ -182,6 +183,10 @@ def test_nothing_scanned_and_wrong_names_say_what_helps(scanned: Scanned, tmp_pa
         look(tmp_path)
     with pytest.raises(UsageProblem, match=r"nosuch.*expected"):
         look(scanned.manifests, "nosuch")
+    (tmp_path / "my.csv").write_text("id\nFhaYvI1yrUM\n")
+    take_lists([str(tmp_path / "my.csv")], scanned.manifests)
+    with pytest.raises(UsageProblem, match=r"a list has no media .*: curate scan DIR --list"):
+        look(scanned.manifests, str(tmp_path / "my.csv"))
     shutil.copytree(scanned.manifests, tmp_path / "m")
     shutil.rmtree(tmp_path / "m" / "fingerprints" / "clotho")
     with pytest.raises(

@@ -26,7 +26,7 @@ from curation.matching.search_kernels import compiled
 from curation.media.frames import FPS
 from curation.media.video_hash import THUMB_PX, VIEWS, Box, Boxes
 
-VERSION = "align_video/1"  # raised whenever a number or a step here changes
+VERSION = "align_video/2"  # raised whenever a number or a step here changes
 RATES = (1.0, 1 / 1.05, 1 / 0.95, 1 / 1.1, 1 / 0.9, 0.8, 1.25)  # that re-uploads are known to have
 _UNLIKELY = 0.03  # by which another rate must be better
 _MAX_FRAMES = 30 * FPS  # of a long clip, the stretch around where the hashes met

@@ -141,8 +141,8 @@ def compared(
     for selection in (*heldout, *(trains or ())):
         if selection.dataset not in scanned and is_own_list(selection.dataset):
             raise UsageProblem(
-                f"{selection.key}: a list has no media of its own, expected a dataset that was scanned — "
-                f"make one of it and a folder: curate scan DIR --list {selection.key}"
+                f"{selection.key}: a list has no media of its own, expected a dataset that was "
+                f"scanned — make one of it and a folder: curate scan DIR --list {selection.key}"
             )
         if selection.dataset not in scanned:
             raise UsageProblem(

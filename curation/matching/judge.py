@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from curation.matching.align_audio import AudioMatch
 from curation.matching.align_video import STILL, VideoMatch
 
-VERSION = "judge/1"  # raised whenever a threshold or a rule changes
+VERSION = "judge/2"  # raised whenever a threshold or a rule changes
 # Correlation of motion: unrelated pairs stay below the first, and pairs from one room below the second.
 MOVES_ALIKE = 0.55
 MOVES_THE_SAME = 0.80

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import av
     from PIL.Image import Image
 
-VIDEO_VERSIONS = {"fast": "phash64-area/1", "reference": "phash64-imagehash/1"}
+VIDEO_VERSIONS = {"fast": "phash64-area/2", "reference": "phash64-imagehash/2"}
 HASH_EVERY = 4  # of the grid: two hashes a second of the base views, one of every other
 THUMB_PX = 32
 FLAT = 4.0  # grey levels; Source: tests/benchmarks/README.md, "Radius"

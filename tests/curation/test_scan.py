@@ -200,7 +200,7 @@ def test_other_versions_are_not_mixed(scanned: Path, media: Path, tmp_path: Path
     folder = manifests / "fingerprints" / "my_clips"
     path = next(folder.glob("*/clips.parquet"))
     table = pq.read_table(path)
-    about = table.schema.metadata[b"foleyproof"].replace(b"phash64-area/1", b"phash64-area/0")
+    about = table.schema.metadata[b"foleyproof"].replace(b"phash64-area/2", b"phash64-area/0")
     pq.write_table(table.replace_schema_metadata({b"foleyproof": about}), path)
     record = json.loads((folder / "scan.json").read_text())
     for part in record["parts"]:
@@ -485,7 +485,7 @@ def test_reference_hashes_are_other_fingerprints(
     curate("scan", folder, "--manifests", manifests, "--hash", "reference", "--workers", "1")
     assert len(decoded) == NUM_GOOD + 2
     versions = set(read_fingerprints(manifests, "my_clips")["hash_version"].to_pylist())
-    assert versions == {"phash64-imagehash/1", None}
+    assert versions == {"phash64-imagehash/2", None}
 
 
 # ---- a folder as a dataset ----------------------------------------------------------------------------

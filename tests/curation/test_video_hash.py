@@ -1,5 +1,6 @@
 """Hashes: equal to imagehash in the reference mode, near to it in the fast one; views and boxes."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from moving_pictures import print_of, scene
 from PIL import Image
 
+from curation.media import video_hash
 from curation.media.frames import FPS, FrameGrid, area_weights
 from curation.media.video_hash import BASE_VIEWS, FLAT, VIEWS, FrameHasher, find_boxes, phash
 
@@ -180,3 +182,10 @@ def test_area_weights_average_what_they_cover() -> None:
 def test_base_views_come_first() -> None:
     assert tuple(range(len(BASE_VIEWS))) == BASE_VIEWS
     assert len(VIEWS) < 256  # a view is one byte
+
+
+def test_what_a_stored_hash_means_changes_only_with_its_version() -> None:
+    """The number of a view is its place, and is written into fingerprints."""
+    said = repr((VIEWS, BASE_VIEWS, video_hash.HASH_EVERY, video_hash.THUMB_PX, FPS))
+    digest = hashlib.sha256(said.encode()).hexdigest()[:16]
+    assert (video_hash.VIDEO_VERSIONS["fast"], digest) == ("phash64-area/2", "0d547fe70d8a0fb5")

@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import duckdb
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from curation.files import sha256_file
 from curation.matching import overlap
 from curation.matching.comparison import compare
 from curation.matching.matrix import matrix
+from curation.media.container import Unscannable
 from curation.verdict import Reason
 
 TESTS = ("vggsound", "audiocaps", "clotho", "avsync15", "audioset", "fsd50k", "esc50", "urbansound8k")
@@ -453,7 +453,7 @@ def _loudness(film: Film) -> np.ndarray:
 
 def test_the_damaged_file_cannot_be_read(corpus, media):
     (key,) = corpus.planted.media.damaged
-    with pytest.raises(av.error.InvalidDataError):
+    with pytest.raises(Unscannable, match="damaged"):
         read_film(media / corpus.planted.media.files[key])
 
 

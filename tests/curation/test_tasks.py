@@ -188,6 +188,15 @@ def test_sealing_removes_other_layouts_and_what_was_left(tmp_path: Path) -> None
     assert names == {".lock", *(task.name for task in TASKS)}
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where whoever started the tests lets it be ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_ends_the_run_after_the_work_in_hand(tmp_path: Path) -> None:
     @contextmanager
     def slow(stop: threading.Event) -> Iterator[Work]:
@@ -237,6 +246,7 @@ def test_last_to_end_seals_though_another_just_looks(tmp_path: Path, looking: An
         timer.join()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_who_waits_to_look_sees_signals_and_waits_not_for_ever(
     tmp_path: Path, looking: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,24 +18,24 @@ IN_CI = bool(os.environ.get("FOLEYPROOF_CI"))
 FLOOR = {"all": 2550, "shared": 46}
 
 
-@pytest.fixture(scope="session")
-def shared_metadata() -> Path:
-    """The folder with the real metadata, laid out as `curate fetch --from` reads it."""
-    folder = SHARED / "metadata"
+def _shared(name: str) -> Path:
+    folder = SHARED / name
     if not folder.is_dir():
         assert not IN_CI, f"{folder}: missing, CI needs it for the central tests"
         pytest.skip(f"{folder} is not there; set FOLEYPROOF_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_metadata() -> Path:
+    """The folder with the real metadata, laid out as `curate fetch --from` reads it."""
+    return _shared("metadata")
 
 
 @pytest.fixture(scope="session")
 def shared_clips() -> Path:
     """The folder with real video and sound."""
-    folder = SHARED / "clips"
-    if not folder.is_dir():
-        assert not IN_CI, f"{folder}: missing, CI needs it for the central tests"
-        pytest.skip(f"{folder} is not there; set FOLEYPROOF_SHARED")
-    return folder
+    return _shared("clips")
 
 
 @pytest.fixture(autouse=True)

@@ -47,8 +47,17 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     DECODER_CRASHED = "decoder_crashed"
-    # scan, scanned: of a part of the file
+    # scan, scanned: of a part of the file; extract, flagged
     PARTLY_DAMAGED = "partly_damaged"
+    # extract, failed: the clip, or a part of it, has no row in the shards
+    NO_SOUND = "no_sound"
+    TOO_SHORT = "too_short"
+    SILENT = "silent"
+    NOT_FINITE = "not_finite"
+    # extract, flagged, and failed where --reject names it
+    UPSAMPLED = "upsampled"
+    STILL = "still"
+    NO_PICTURE = "no_picture"
 
 
 @dataclass(slots=True)

@@ -38,6 +38,18 @@ def shared_clips() -> Path:
     return _shared("clips")
 
 
+@pytest.fixture(scope="session")
+def shared_golden() -> Path:
+    """The folder with inputs and outputs that the networks must reproduce."""
+    return _shared("golden")
+
+
+@pytest.fixture(scope="session")
+def shared_spec() -> Path:
+    """The folder with the layouts of the released checkpoints."""
+    return _shared("spec")
+
+
 @pytest.fixture(autouse=True)
 def _same_randomness() -> Iterator[None]:
     state = random.getstate()

@@ -12,14 +12,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ["corpus", "decision", "matching", "media", "catalog", "ground"]
 FOREIGN = {
     "curation": {"numpy", "pyarrow", "duckdb", "pandas", "av", "imagehash", "numba", "scipy", "PIL",
-                 "yt_dlp", "click", "rich", "jinja2"},
+                 "yt_dlp", "click", "rich", "jinja2", "ray"},
     "features": {"torch", "torchaudio", "open_clip", "safetensors", "numpy", "pyarrow", "click", "rich"},
     "training": {"torch", "safetensors", "numpy", "click", "rich"},
 }  # fmt: skip
 OWN = {"curation": {"curation"}, "features": {"curation", "features"},
        "training": {"curation", "features", "training"}}  # fmt: skip
 # Of curation, the other packages see its ground floor and decoding only.
-GROUND = {"clip", "manifest", "verdict", "tasks", "files", "errors", "progress", "tables", "console"}
+GROUND = {"clip", "manifest", "verdict", "tasks", "files", "errors", "progress", "tables", "console",
+          "options", "transport", "partfile", "ray_engine"}  # fmt: skip
 
 
 def _modules() -> list[Path]:

@@ -22,6 +22,7 @@ from curation.files import replacing
 
 Make = Callable[[], Film]
 _SIZE, _FPS, _END_S, _RATE_HZ = (192, 108), 15, 5.0, 44_100
+_WHOLE_S = 8.4  # long enough for features: 8.011 s at 44.1 kHz
 _SMALL = Coding(crf=27, kbps=56)
 _WAV = Coding(audio="pcm_s16le")
 
@@ -36,6 +37,7 @@ class _Plan:
     copies: list[Copy] = field(default_factory=list)
     near_misses: list[NearMiss] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
+    whole: list[tuple[str, str]] = field(default_factory=list)
 
     def row(self, dataset: str, split: str) -> Row:
         """The next row that no other set with media shares a recording with."""
@@ -84,17 +86,17 @@ def media_file(row: Row) -> str:
 # ---- what is shown --------------------------------------------------------------------------------
 
 
-def _film(number: int, kind: str, *, room: int | None = None) -> Film:
+def _film(number: int, kind: str, *, room: int | None = None, end_s: float = _END_S) -> Film:
     """One of the scenes; those of one `room` have the same background."""
     rng = np.random.default_rng((2412, number))
-    times_s = np.arange(round(_END_S * _FPS)) / _FPS
+    times_s = np.arange(round(end_s * _FPS)) / _FPS
     behind = draw.room(np.random.default_rng((15322, number if room is None else room)), _SIZE)
     pictures = draw.events(behind, rng, times_s, shake=0.0 if room is not None else 0.02)
     return Film(
         times_s=times_s,
         frames=[picture_of(picture) for picture in pictures],
-        end_s=_END_S,
-        wave=scene(rng, _END_S, _RATE_HZ, kind)[None],
+        end_s=end_s,
+        wave=scene(rng, end_s, _RATE_HZ, kind)[None],
         rate_hz=_RATE_HZ,
         digest=f"scene {number}",
         coding=_SMALL,
@@ -116,12 +118,12 @@ def _still(picture: np.ndarray) -> Film:
     return Film(times_s=times_s, frames=frames, end_s=_END_S, wave=silence, coding=_SMALL)
 
 
-def _sound(number: int, kind: str | None) -> Film:
+def _sound(number: int, kind: str | None, *, end_s: float = 9.0) -> Film:
     """A scene without pictures; without a kind, rain."""
     rng = np.random.default_rng((64, number))
-    wave = scene(rng, 9.0, 16_000, kind) if kind else steady(rng, 9.0, 16_000, "rain")
+    wave = scene(rng, end_s, 16_000, kind) if kind else steady(rng, end_s, 16_000, "rain")
     return Film(
-        times_s=np.zeros(0), frames=[], end_s=9.0, wave=wave[None], rate_hz=16_000,
+        times_s=np.zeros(0), frames=[], end_s=end_s, wave=wave[None], rate_hz=16_000,
         digest=f"sound {number}", coding=_WAV,
     )  # fmt: skip
 
@@ -137,7 +139,20 @@ def plan_media(world: World) -> _Plan:
     _plant_near_misses(plan)
     broken = plan.put(plan.row("vggsound", "train"), lambda: _film(40, "wind"))
     plan.damaged.append(broken.key)
+    _add_whole_clips(plan)
     return plan
+
+
+def _add_whole_clips(plan: _Plan) -> None:
+    """Training clips that are nobody's copy and long enough to be encoded; the sound gives two parts."""
+    films: tuple[tuple[str, str, Make], ...] = (
+        ("vggsound", "train", lambda: _film(50, "music", end_s=_WHOLE_S)),
+        ("vggsound", "train", lambda: _film(51, "birds", end_s=_WHOLE_S)),
+        ("audiocaps", "train", lambda: _film(52, "passing", end_s=_WHOLE_S)),
+        ("clotho", "development", lambda: _sound(53, "footsteps", end_s=2 * 8.1 + 0.5)),
+    )
+    for dataset, split, make in films:
+        plan.whole.append(plan.put(plan.row(dataset, split), make).key)
 
 
 def _plant_copies(plan: _Plan) -> None:
@@ -225,6 +240,7 @@ def planted_media(world: World) -> PlantedMedia:
         copies=tuple(plan.copies),
         near_misses=tuple(plan.near_misses),
         damaged=tuple(plan.damaged),
+        whole=tuple(plan.whole),
     )
 
 

@@ -69,6 +69,7 @@ class PlantedMedia:
     copies: tuple[Copy, ...]
     near_misses: tuple[NearMiss, ...]
     damaged: tuple[tuple[str, str], ...]  # clips whose files cannot be read
+    whole: tuple[tuple[str, str], ...]  # nobody's copies, and long enough for features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The commands of `features`, each a thin layer over a function."""

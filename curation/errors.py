@@ -5,6 +5,8 @@
     ├── BadCard                     1   a card is incomplete, or its SQL is refused
     ├── BadMetadata                 1   a metadata file is not what its card describes
     ├── BadManifest                 1   a built file cannot be read
+    ├── BadWeights                  1   a checkpoint asks to run code, or does not fit its network
+    │   └── WrongWeights           13   a file of weights is not the one it should be
     ├── NotWritable                 1   a file or folder of the manifests is in the way or read-only
     ├── ManifestChanged            13   bytes differ from what a completion record or certificate says
     ├── ConfigDiffers              12   the options differ from those of the manifest being replaced
@@ -41,6 +43,16 @@ class BadMetadata(FoleyproofError):
 
 class BadManifest(FoleyproofError):
     """A built Parquet file or record cannot be read."""
+
+
+class BadWeights(FoleyproofError):
+    """A checkpoint asks to run code, or its tensors are not those of the network."""
+
+
+class WrongWeights(BadWeights):
+    """A file of weights has another size or digest than the published one, or than it had before."""
+
+    exit_code = 13
 
 
 class NotWritable(FoleyproofError):

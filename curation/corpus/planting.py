@@ -31,8 +31,8 @@ from curation.corpus.edits import ALL_EDITS, edited
 from curation.corpus.film import LONGEST_S, Film, read_film, write_film
 from curation.corpus.near_misses import DEGENERATE, PAIRS, pair_of
 from curation.files import remove, replacing, sha256_file, write_json
-from curation.media.child import die_with, limit_cpu, limit_itself
 from curation.media.container import Limits, Unscannable, chosen_streams, opened
+from curation.media.serving import die_with, limit_cpu, limit_itself
 
 VERSION = 1  # of what the edits do; files of another version are made again
 BASE, COPY, NEAR_MISS, NO_SOURCE = "base", "copy", "near_miss", "degenerate"

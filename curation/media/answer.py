@@ -41,7 +41,6 @@ _REASONS: dict[str, frozenset[str | None]] = {
     )),
 }  # fmt: skip
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
-NO_MEMORY = 12  # the exit code of a child that had too little even to answer
 _MOST_HEADER_BYTES = 1 << 16
 _SAID = 500  # letters of what was wrong
 _MOST_BYTES = 1 << 30  # an hour of thumbnails is 30 MB

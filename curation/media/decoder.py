@@ -1,4 +1,4 @@
-"""The parent's side of the decoding child: it starts one, gives it clips, kills it when it must.
+"""The parent's side of a decoding child: it starts one, gives it clips, kills it when it must.
 
 A clip that takes too long, too much memory, or the whole child with it costs itself alone: it gets a
 reason, and the next clip a new child. A clip is tried once more in a fresh child before a crash counts
@@ -10,14 +10,17 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-from curation.media.answer import NO_MEMORY, Answer, BadAnswer, read_answer
+from curation.media.answer import Answer, BadAnswer, read_answer
+from curation.media.serving import NO_MEMORY
 from curation.tasks import Stopped
 from curation.verdict import Reason
 
@@ -38,12 +41,35 @@ class DecoderConfig:
     memory_bytes: int = 2 << 30
 
 
-class Decoder:
-    """One child and the clips it was given; for one thread."""
+class Outcome(Protocol):
+    """What became of a clip; it has a reason where something did."""
 
-    def __init__(self, config: DecoderConfig, stop: threading.Event) -> None:
-        self._config, self._stop = config, stop
+    @property
+    def reason(self) -> str | None:
+        """Why it failed, or is looked at twice."""
+
+
+A = TypeVar("A", bound=Outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trade(Generic[A]):
+    """What a kind of child is, and how its answers are read."""
+
+    module: str  # that it runs, with the words of `serving.py`
+    memory_bytes: int
+    timeout_s: float
+    read: "Callable[[Pipe], A]"  # raises BadAnswer
+    failed: Callable[[Reason, str], A]
+
+
+class Child(Generic[A]):
+    """One child process and the clips it was given; for one thread."""
+
+    def __init__(self, trade: Trade[A], stop: threading.Event) -> None:
+        self._trade, self._stop = trade, stop
         self._process: subprocess.Popen[bytes] | None = None
+        self._requests: socket.socket | None = None
         self._answers = -1
         self._clips = 0
 
@@ -53,13 +79,17 @@ class Decoder:
         process = self._process
         return None if process is None else process.pid
 
-    def scan(self, path: str, *, start_s: float | None = None, end_s: float | None = None) -> Answer:
-        """What became of the clip in the file at `path`, whatever that file does."""
+    def ask(self, request: dict[str, Any], files: Sequence[int] = ()) -> A:
+        """What became of a clip, whatever its file does.
+
+        Args:
+            files: numbers of open files that the child gets with the request.
+        """
         fresh = self._process is None
-        answer = self._ask(path, start_s, end_s)
+        answer = self._ask(request, files)
         if answer.reason in _RETRIED and not fresh:
             self.close()
-            answer = self._ask(path, start_s, end_s)
+            answer = self._ask(request, files)
         if answer.reason in _RETRIED or self._clips >= _CLIPS_EACH:
             self.close()
         return answer
@@ -70,17 +100,90 @@ class Decoder:
         if process is not None:
             process.kill()
             process.wait()
-            assert process.stdin is not None, "it was started with a pipe"
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+            assert self._requests is not None, "it was started with a socket"
+            self._requests.close()
             os.close(self._answers)
 
-    def _ask(self, path: str, start_s: float | None, end_s: float | None) -> Answer:
+    def _ask(self, request: dict[str, Any], files: Sequence[int]) -> A:
         if self._process is None:
             self._start()
-        process = self._process
+        process, requests, trade = self._process, self._requests, self._trade
         assert process is not None, "it was just started"
-        assert process.stdin is not None, "it was started with a pipe"
+        assert requests is not None, "it was started with a socket"
+        stream = Pipe(self._answers, trade.timeout_s + (0 if self._clips else _START_S), self._stop)
+        self._clips += 1
+        try:
+            line = json.dumps(request).encode() + b"\n"
+            sent = socket.send_fds(requests, [line], files)
+            requests.sendall(line[sent:])
+            answer = trade.read(stream)
+            stream.check_done()
+            return answer
+        except TimeoutError:
+            self.close()
+            return trade.failed(Reason.TIMEOUT, f"not done after {trade.timeout_s:g} s")
+        except (EOFError, ConnectionError):
+            return trade.failed(*self._crash(process))
+        except BadAnswer as error:
+            self.close()
+            return trade.failed(Reason.DECODER_CRASHED, f"said nonsense: {error}")
+
+    def _crash(self, process: "subprocess.Popen[bytes]") -> tuple[Reason, str]:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        code = process.returncode
+        self.close()
+        if code == -signal.SIGXCPU:
+            return Reason.TIMEOUT, f"not done after {self._trade.timeout_s:g} s"
+        if code == NO_MEMORY:
+            return Reason.OUT_OF_MEMORY, "while it was decoded"
+        how = f"ended with {code}"
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                how = signal.Signals(-code).name
+        return Reason.DECODER_CRASHED, how
+
+    def _start(self) -> None:
+        answers, theirs = os.pipe()
+        requests, their_requests = socket.socketpair()
+        words = [sys.executable, "-m", self._trade.module]
+        words += [str(theirs), str(os.getpid()), str(self._trade.memory_bytes)]
+        try:
+            self._process = subprocess.Popen(
+                words,
+                stdin=their_requests.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs,),
+                env={**os.environ, **_ONE_THREAD},
+            )
+        finally:
+            os.close(theirs)
+            their_requests.close()
+        self._requests, self._answers, self._clips = requests, answers, 0
+
+
+class Decoder:
+    """The child that scans, and the clips it was given; for one thread."""
+
+    def __init__(self, config: DecoderConfig, stop: threading.Event) -> None:
+        self._config = config
+        trade = Trade(
+            module="curation.media.child",
+            memory_bytes=config.memory_bytes,
+            timeout_s=config.timeout_s,
+            read=read_answer,
+            failed=_failed,
+        )
+        self._child = Child(trade, stop)
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the child, where there is one."""
+        return self._child.pid
+
+    def scan(self, path: str, *, start_s: float | None = None, end_s: float | None = None) -> Answer:
+        """What became of the clip in the file at `path`, whatever that file does."""
         config = self._config
         request = {
             "path": path,
@@ -90,61 +193,18 @@ class Decoder:
             "max_duration_s": config.max_duration_s,
             "timeout_s": config.timeout_s,
         }
-        stream = _Pipe(self._answers, config.timeout_s + (0 if self._clips else _START_S), self._stop)
-        self._clips += 1
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            answer = read_answer(stream)
-            stream.check_done()
-            return answer
-        except TimeoutError:
-            self.close()
-            return _failed(Reason.TIMEOUT, f"not done after {config.timeout_s:g} s")
-        except (EOFError, BrokenPipeError):
-            return self._crashed(process)
-        except BadAnswer as error:
-            self.close()
-            return _failed(Reason.DECODER_CRASHED, f"said nonsense: {error}")
+        return self._child.ask(request)
 
-    def _crashed(self, process: "subprocess.Popen[bytes]") -> Answer:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-        code = process.returncode
-        self.close()
-        if code == -signal.SIGXCPU:
-            return _failed(Reason.TIMEOUT, f"not done after {self._config.timeout_s:g} s")
-        if code == NO_MEMORY:
-            return _failed(Reason.OUT_OF_MEMORY, "while it was decoded")
-        how = f"ended with {code}"
-        if code is not None and code < 0:
-            with contextlib.suppress(ValueError):
-                how = signal.Signals(-code).name
-        return _failed(Reason.DECODER_CRASHED, how)
-
-    def _start(self) -> None:
-        answers, theirs = os.pipe()
-        words = [sys.executable, "-m", "curation.media.child"]
-        words += [str(theirs), str(os.getpid()), str(self._config.memory_bytes)]
-        try:
-            self._process = subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs,),
-                env={**os.environ, **_ONE_THREAD},
-            )
-        finally:
-            os.close(theirs)
-        self._answers, self._clips = answers, 0
+    def close(self) -> None:
+        """End the child."""
+        self._child.close()
 
 
 def _failed(reason: Reason, detail: str) -> Answer:
     return Answer(status="failed", reason=reason, detail=detail)
 
 
-class _Pipe:
+class Pipe:
     """Reads of a pipe that end in time."""
 
     def __init__(self, number: int, timeout_s: float, stop: threading.Event) -> None:

@@ -93,6 +93,27 @@ def small_luma(reformatter: "VideoReformatter", frame: "av.VideoFrame") -> np.nd
     return np.rot90(luma, round(frame.rotation / 90)) if frame.rotation else luma
 
 
+class UprightRgb:
+    """Turns decoded frames into RGB, upright or as they are; uint8 `(h, w, 3)`, contiguous."""
+
+    def __init__(self, *, turned: bool = True) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()
+        self._turned = turned
+
+    def __call__(self, frame: "av.VideoFrame") -> np.ndarray:
+        """The pixels of a frame, bit for bit those of `frame.to_ndarray(format="rgb24")`."""
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        plane = rgb.planes[0]
+        lines = np.frombuffer(memoryview(plane), np.uint8, plane.line_size * rgb.height)
+        lines = lines.reshape(rgb.height, plane.line_size)[:, : 3 * rgb.width]
+        pixels = lines.reshape(rgb.height, rgb.width, 3)
+        if self._turned and frame.rotation:
+            pixels = np.rot90(pixels, round(frame.rotation / 90))
+        return np.ascontiguousarray(pixels)
+
+
 def area_weights(begin: float, end: float, cells: int, side: int) -> np.ndarray:
     """Weights `(cells, side)` that average the stretch [begin, end) of a side into equal cells; float32.
 

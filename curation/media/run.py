@@ -18,6 +18,7 @@ from curation.media.decoder import DecoderConfig
 from curation.media.folder import check_name, dataset_name, files_of, is_folder_dataset, take_folder
 from curation.media.locate import Located, MediaFolder, Wanted, locate, media_folder, of_list, unmatched
 from curation.media.scan import Clips, Scanned, scan
+from curation.ray_engine import Engine
 from curation.tasks import ALL, Share, still_busy
 
 DEFAULT_FOLDER = Path("media")
@@ -73,9 +74,13 @@ def scan_media(
     *,
     workers: int,
     share: Share | None,
+    engine: Engine | None = None,
     progress: Callable[..., Any],
 ) -> Found:
     """Scan the media of a folder.
+
+    Args:
+        engine: a cluster of Ray whose actors work; None: threads of this process.
 
     Raises:
         UsageProblem: there is no such folder, dataset or list.
@@ -109,6 +114,7 @@ def scan_media(
             config,
             workers=workers,
             share=share or ALL,
+            engine=engine,
             progress=counter.add,
         )
         still_busy(manifests / "fingerprints" / one.clips.dataset, scanned.busy)

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,13 @@ from curation.media.decoder import Decoder, DecoderConfig, decoding
 from curation.media.fingerprint import CLIPS, PartWriter, Row, fingerprint_folder, part_of, row_of
 from curation.media.locate import MediaFolder, as_text
 from curation.media.video_hash import VIDEO_VERSIONS
+from curation.ray_engine import Engine
 from curation.tasks import (
     ALL,
     Share,
     Task,
     Work,
+    Worker,
     is_done,
     read_record,
     run,
@@ -129,17 +131,23 @@ def scan(
     *,
     workers: int = 1,
     share: Share = ALL,
+    engine: Engine | None = None,
     progress: Callable[[int], Any] = lambda clips: None,
 ) -> Scanned:
     """Bring the fingerprints of a dataset up to date.
 
     Args:
+        engine: a cluster of Ray whose actors work; None: threads of this process.
         progress: told of clips that are done, how many more.
     """
     stage = fingerprint_folder(manifests, clips.dataset)
     tasks = tasks_of(clips, config)
     scanner = _Scanner(stage, media, config, progress)
-    busy = run(stage, tasks, scanner.worker, workers=workers, share=share, is_current=scanner.is_current)
+    worker: Worker = scanner.worker
+    if engine is not None:
+        there = replace(media, root=media.root.absolute())
+        worker = engine.worker(partial(_elsewhere, stage.absolute(), there, config), tell=progress)
+    busy = run(stage, tasks, worker, workers=workers, share=share, is_current=scanner.is_current)
     counts = Counts()
     done = [task for task in tasks if is_done(stage, task)]
     for task in done:
@@ -151,6 +159,13 @@ def scan(
         dataset=clips.dataset, counts=counts, tasks=len(tasks), done=len(done), busy=busy, sealed=sealed,
         changed=changed,
     )  # fmt: skip
+
+
+def _elsewhere(
+    stage: Path, media: MediaFolder, config: DecoderConfig, tell: Callable[[int], Any]
+) -> Worker:
+    """What does the tasks in an actor of another machine."""
+    return _Scanner(stage, media, config, tell).worker
 
 
 def _seal(stage: Path, dataset: str, tasks: list[Task]) -> bool:

@@ -6,7 +6,8 @@
     handed on                  ├── samples, zeros where there are none ──┤
 
 What comes before t = 0 is cut; a gap at the beginning or in the middle is filled with zeros, so that the
-n-th sample always belongs to n / rate seconds.
+n-th sample always belongs to n / rate seconds. Sound that is wanted as it comes begins with its first
+sample, and nothing is cut or filled.
 """
 
 from collections.abc import Callable
@@ -29,8 +30,22 @@ Sink = Callable[[np.ndarray], None]
 class SoundTrack:
     """Takes decoded frames of sound with their times in the file, gives samples on the clip's clock."""
 
-    def __init__(self, sink: Sink, rate_hz: int) -> None:
-        self._sink, self._rate_hz = sink, rate_hz
+    def __init__(
+        self,
+        sink: Sink,
+        rate_hz: int | None,
+        *,
+        tell_rate: Callable[[int], None] | None = None,
+        as_it_comes: bool = False,
+    ) -> None:
+        """Where samples go.
+
+        Args:
+            rate_hz: of the samples; None: that of the first frame.
+            tell_rate: is told that rate, before the first samples.
+        """
+        self._sink, self._rate_hz, self._tell_rate = sink, rate_hz or 0, tell_rate
+        self._as_it_comes = as_it_comes
         self.zero_s: float | None = None  # in the file, of the clip's clock
         self._held: list[tuple[float, np.ndarray]] = []  # time in the file and samples, until then
         self._resampler: av.AudioResampler | None = None
@@ -40,7 +55,7 @@ class SoundTrack:
         self._anchor_s = 0.0  # in the file, of the first sample since the resampler began
         self._in = 0  # samples of the file since
         self._out = 0  # samples that came out of it since
-        self._stop: int | None = None  # place on the clip's clock where the clip ends
+        self._length_s: float | None = None  # of the clip, from where its clock begins
         self._next = 0  # place on the clip's clock of the next sample for the sink
         self.end_s: float | None = None  # in the file, of the last sample
         self.begin_s: float | None = None  # … of the first
@@ -49,12 +64,11 @@ class SoundTrack:
     @property
     def duration_s(self) -> float:
         """How much sound was handed on."""
-        return self._next / self._rate_hz
+        return self._next / self._rate_hz if self._rate_hz else 0.0
 
     def starts_at(self, zero_s: float, length_s: float | None = None) -> None:
         """Say where in the file the clip's clock begins, and how long it is; what was held goes on."""
-        self.zero_s = zero_s
-        self._stop = None if length_s is None else round(length_s * self._rate_hz)
+        self.zero_s, self._length_s = zero_s, length_s
         held, self._held = self._held, []
         for begin_s, wave in held:
             self._place(begin_s, wave)
@@ -91,6 +105,11 @@ class SoundTrack:
         import av
 
         self._flush()
+        if not self._rate_hz:
+            self._rate_hz = rate
+        if self._tell_rate is not None:
+            self._tell_rate(self._rate_hz)
+            self._tell_rate = None
         if rate != self._rate_hz:
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
         self._in_hz, self._anchor_s, self._out, self._in = rate, begin_s, 0, 0
@@ -134,9 +153,12 @@ class SoundTrack:
     def _place(self, begin_s: float, wave: np.ndarray) -> None:
         assert self.zero_s is not None, "samples have no place before the clock has begun"
         place = round((begin_s - self.zero_s) * self._rate_hz)
-        if self._stop is not None:
-            wave = wave[: max(0, self._stop - place)]
-            place = min(place, self._stop)
+        if self._as_it_comes:
+            place = self._next
+        if self._length_s is not None:
+            stop = round(self._length_s * self._rate_hz)
+            wave = wave[: max(0, stop - place)]
+            place = min(place, stop)
         if place > self._next:
             self._silence(place - self._next)
         wave = wave[max(0, self._next - place) :]

@@ -1,1 +1,1 @@
-"""The networks that turn sound, pictures and words into features, weight-compatible with published files."""
+"""The networks that turn sound, pictures and words into features; they take the published weights."""

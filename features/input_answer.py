@@ -1,0 +1,143 @@
+"""What the child that prepares clips says of one: a line of JSON; arrays lie in the room it was given.
+
+The child handles bytes that nobody vouches for and might say anything, so that whoever reads it checks
+names, types and sizes first.
+"""
+
+import json
+import math
+import re
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from curation.media.answer import BadAnswer
+from curation.verdict import Reason
+from features.prepared import FLAGS, VALUES, Part, Prepared
+from features.room import Views
+
+_REASONS = frozenset((
+    Reason.NOT_MEDIA, Reason.DAMAGED, Reason.NO_STREAMS, Reason.TOO_LONG, Reason.TOO_LARGE,
+    Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED, Reason.NO_SOUND, Reason.TOO_SHORT, Reason.SILENT,
+    Reason.NOT_FINITE, *FLAGS,
+))  # fmt: skip
+_NUMBERS = ("part", "start_sample", "end_sample", "source_rate_hz")
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
+_MOST_BYTES = 1 << 18
+_SAID = 500  # letters of what was wrong
+
+
+def write_prepared(stream: BinaryIO, prepared: Prepared) -> None:
+    """Send what became of a clip."""
+    parts = []
+    for part in prepared.parts:
+        row = {name: getattr(part, name) for name in _NUMBERS}
+        row |= {"reason": part.reason, "detail": _well_formed(part.detail), "flags": part.flags}
+        row |= {"values": part.values, "has_picture": part.clip_tchw is not None}
+        parts.append(row)
+    header = {
+        "reason": prepared.reason,
+        "detail": _well_formed(prepared.detail),
+        "content_digest": prepared.content_digest,
+        "parts": parts,
+    }
+    stream.write(json.dumps(header).encode() + b"\n")
+    stream.flush()
+
+
+def read_prepared(stream: Any, room: Views) -> Prepared:
+    """Receive what became of a clip.
+
+    Args:
+        stream: with `line(most)`.
+
+    Raises:
+        BadAnswer: it is none.
+    """
+    line = stream.line(_MOST_BYTES)
+    try:
+        header = json.loads(line, parse_constant=_no_number)
+        prepared = Prepared(
+            reason=_reason(header["reason"]),
+            detail=_text(header["detail"]),
+            content_digest=_text(header["content_digest"]),
+            parts=[_part(row, number, room) for number, row in enumerate(header["parts"])],
+        )
+        _check(prepared)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise BadAnswer(f"{type(error).__name__}: {error}"[:_SAID]) from error
+    return prepared
+
+
+def _check(prepared: Prepared) -> None:
+    if bool(prepared.parts) == (prepared.reason is not None):
+        raise ValueError(f"{len(prepared.parts)} parts, reason {prepared.reason!r}")
+    digest = prepared.content_digest
+    if not (digest is None and prepared.reason) and not _DIGEST.fullmatch(digest or ""):
+        raise ValueError(f"content_digest {digest!r}")
+
+
+def _part(row: dict[str, Any], number: int, room: Views) -> Part:
+    numbers = {name: row[name] for name in _NUMBERS}
+    if any(type(value) is not int or abs(value) >= 1 << 62 for value in numbers.values()):
+        raise TypeError(f"{numbers}, expected whole numbers")
+    if numbers["part"] != number or number >= len(room.waves_ps):
+        raise ValueError(f"part {numbers['part']} at place {number}")
+    part = Part(
+        **numbers,
+        reason=_reason(row["reason"]),
+        detail=_text(row["detail"]),
+        values=_values(row["values"]),
+    )
+    part.flags = [str(Reason(flag)) for flag in row["flags"]]
+    if not set(part.flags) <= set(FLAGS) or part.flags != sorted(set(part.flags)):
+        raise ValueError(f"flags {part.flags}")
+    if part.reason is None:
+        part.wave_s = room.waves_ps[number]
+        if not np.isfinite(part.wave_s).all():
+            raise ValueError("a sample is no finite number")
+        if row["has_picture"]:
+            part.clip_tchw, part.sync_tchw = room.clip_tchw, room.sync_tchw
+    return part
+
+
+def _values(values: dict[str, Any]) -> dict[str, float | None]:
+    if set(values) != set(VALUES):
+        raise ValueError(f"values {sorted(values)}")
+    for name, value in values.items():
+        if value is not None and type(value) not in (float, int):
+            raise TypeError(f"{name} is {value!r}")
+        if value is not None and not (math.isfinite(value) and abs(value) < 1 << 31):
+            raise ValueError(f"{name} is {value}")
+    return {name: None if values[name] is None else float(values[name]) for name in VALUES}
+
+
+def _reason(value: Any) -> Reason | None:
+    if value is None:
+        return None
+    if value not in _REASONS:
+        raise ValueError(f"reason {value!r}")
+    return Reason(value)
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def _well_formed(text: str | None) -> str | None:
+    """Text that may quote bytes which are none."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r}, expected text")
+    if value is not None:
+        value.encode()  # raises where it is no text that can be written
+    return value
+
+
+def request_line(request: Any, config: Any) -> dict[str, Any]:
+    """A request as JSON can hold it."""
+    return {"request": asdict(request), "config": asdict(config)}

@@ -5,20 +5,25 @@ DEMO := demo
 
 .PHONY: demo test quick soak bench lint clean
 
-# What the demo needs: the base install and nothing else.
 .venv/base: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
 	touch $@
 
+# What the demo needs: torch and what reads the encoders' weights come on top.
+.venv/train: .venv/base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[train]'
+	touch $@
+
 .venv/test: .venv/base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
 	touch $@
 
-# The offline corpus from its metadata and media to a clean manifest, and one answer to "why".
-# Most clips of the corpus have no media, which scan and duplicates say with exit code 3.
-demo: .venv/base
+# The offline corpus from its metadata and media to a clean manifest, one answer to "why", and shards of
+# its features, made by small networks with random weights. Most clips of the corpus have no media, which
+# scan, duplicates and extract say with exit code 3.
+demo: .venv/train
 	rm -rf $(DEMO)
 	$(BIN)/curate corpus $(DEMO)/metadata
 	$(BIN)/curate fetch --from $(DEMO)/metadata --manifests $(DEMO)/manifests > $(DEMO)/fetch.txt
@@ -34,6 +39,12 @@ demo: .venv/base
 	@tail -n 1 $(DEMO)/clean.txt
 	@echo
 	@$(BIN)/curate blame 4PjEi5fFD6A --manifests $(DEMO)/manifests
+	@for rate in 16000 44100; do \
+		echo; \
+		$(BIN)/features extract --sr $$rate --manifest $(DEMO)/manifests/clean/paper --media $(DEMO)/metadata/media \
+			--untrained 0 --tiny --out $(DEMO)/shards/$$rate || test $$? -eq 3 || exit; \
+		$(BIN)/features verify $(DEMO)/shards/$$rate --full || exit; \
+	done
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -144,5 +144,15 @@ workers = click.option(
 share = click.option(
     "--task", "share", type=TaskShare(), metavar="i/n", help="Only this share, for schedulers of jobs."
 )
+engine = click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="Who works: processes of this machine, or actors of a Ray cluster that shares its files.",
+)
+address = click.option(
+    "--address", metavar="HOST:PORT", help="Of the head of the Ray cluster; without it this machine's."
+)
 yes = click.option("--yes", is_flag=True, help="Fetch without asking.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")

@@ -1,1 +1,1 @@
-"""Turns clips into tensors on disk; nothing of it is there yet, see `features/README.md`."""
+"""Turns clips into tensors on disk: see `features/README.md`."""

@@ -1,4 +1,4 @@
-"""The `features` command: parsing and printing only."""
+"""The `features` command: a group of the commands in `commands/`."""
 
 import sys
 from typing import NoReturn
@@ -7,36 +7,28 @@ import click
 
 from curation import __version__
 from curation.console import run
-from curation.errors import FoleyproofError
+from features.commands import exchange, extract, info, seal, verify, weights
 
 
 @click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="features")
 def features() -> None:
-    """Turn clean manifests and their media into tensors on disk (not there yet)."""
-
-
-# What its options will be is open: whatever is given, the answer is the same.
-@features.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.option(
-    "--sr",
-    "sample_rate_hz",
-    type=click.Choice([16000, 44100]),
-    default=44100,
-    show_default=True,
-    metavar="HZ",
-    help="Sample rate of the audio that would be encoded.",
-)
-def extract(sample_rate_hz: int) -> None:
-    """Encode the clips of a clean manifest: not there yet, and says so.
+    """Turn clean manifests and their media into tensors on disk.
 
     \b
-    Example: features extract --sr 44100
+    Try it offline, with small networks of random weights:
+      features extract --sr 44100 --untrained 0 --tiny
+      features verify shards/44100
     """
-    raise FoleyproofError(
-        f"extract --sr {sample_rate_hz}: feature extraction is not there yet in {__version__}, "
-        "expected only curation — what may be trained on: curate clean --test vggsound,audiocaps"
-    )
+
+
+for command in (
+    extract.extract,
+    *(seal.seal, verify.verify, info.info),
+    *(exchange.import_, exchange.export),
+    weights.weights,
+):
+    features.add_command(command)
 
 
 def main() -> NoReturn:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+import features.cli
 from curation import cli
 from curation.verdict import Reason
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 READMES = sorted(
     path for path in ROOT.rglob("README.md") if not {".venv", "demo", "dist"} & set(path.parts)
 )
+GROUPS = {"curate": cli.curate, "features": features.cli.features}
 
 
 def _console_lines(text: str) -> list[str]:
@@ -24,17 +26,19 @@ def _console_lines(text: str) -> list[str]:
 
 def test_every_command_has_help_and_is_in_a_readme() -> None:
     texts = "\n".join(path.read_text(encoding="utf-8") for path in READMES)
-    for name, command in cli.commands():
-        assert f"curate {name}" in texts, f"no README mentions curate {name}"
-        assert command.help, name
-        assert command.help.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
-        assert "Example" in command.help, f"{name}: help has no example"
+    for tool, group in GROUPS.items():
+        for name, command in cli.commands(group):
+            assert f"{tool} {name}" in texts, f"no README mentions {tool} {name}"
+            assert command.help, name
+            assert command.help.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
+            assert "Example" in command.help, f"{name}: help has no example"
 
 
 def test_every_reason_is_explained() -> None:
-    text = (ROOT / "curation" / "README.md").read_text(encoding="utf-8")
+    folders = ("curation", "features")
+    text = "".join((ROOT / name / "README.md").read_text(encoding="utf-8") for name in folders)
     for reason in Reason:
-        assert f"`{reason}`" in text, f"curation/README.md does not explain {reason}"
+        assert f"`{reason}`" in text, f"no README of {folders} explains {reason}"
 
 
 def test_front_page_is_short() -> None:
@@ -66,8 +70,7 @@ def test_commands_of_readmes_run_and_print_what_stands_there(
         printed.clear()
         for command in line[2:].split("&&"):
             words = shlex.split(command, comments=True)
-            assert words[0] == "curate", command
-            assert _run(words[1:]) in (0, 3), command  # 3: done, and most of the corpus has no media
+            assert _run(words) in (0, 3), command  # 3: done, and most of the corpus has no media
             printed += [text.rstrip() for text in capsys.readouterr().out.splitlines()]
     for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.S):
         exec(compile(block, str(path), "exec"), {})  # on what the commands above built
@@ -75,6 +78,6 @@ def test_commands_of_readmes_run_and_print_what_stands_there(
 
 def _run(words: list[str]) -> int:
     try:
-        return int(cli.curate.main(words, prog_name="curate", standalone_mode=False) or 0)
+        return int(GROUPS[words[0]].main(words[1:], prog_name=words[0], standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
         return error.exit_code

@@ -1,5 +1,6 @@
 """The command that looks at the media."""
 
+import contextlib
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,8 @@ _REPEATED = ("names", "list_file", "mode", "max_duration_s", "timeout_s")
 )
 @options.workers
 @options.share
+@options.engine
+@options.address
 @options.shared
 def scan(
     folder: Path | None,
@@ -71,6 +74,8 @@ def scan(
     timeout_s: float,
     workers: int | None,
     share: "Share | None",
+    engine: str,
+    address: str | None,
     manifests: Path,
     cards: tuple[Path, ...],
     as_json: bool,
@@ -78,7 +83,8 @@ def scan(
     """Decode the media below DIR once and keep fingerprints; run again to continue.
 
     DIR becomes a dataset of its own, or with --dataset NAME holds the media of a built dataset, found by
-    the file names in its card. Without DIR, ./media and all datasets with media there.
+    the file names in its card. Without DIR, ./media and all datasets with media there. Many machines
+    that see the same files: --task i/n on each, or --engine ray.
 
     \b
     Example: curate scan clips
@@ -92,7 +98,13 @@ def scan(
     from curation.progress import Progress
 
     config = DecoderConfig(mode=mode, max_duration_s=max_duration_s, timeout_s=timeout_s)
-    with Progress("scan") as progress:
+    with contextlib.ExitStack() as held:
+        cluster = None
+        if engine == "ray":
+            from curation.ray_engine import cluster as connected
+
+            cluster = held.enter_context(connected(address))
+        progress = held.enter_context(Progress("scan"))
         found = scan_media(
             manifests,
             cards,
@@ -100,8 +112,9 @@ def scan(
             names,
             list_file,
             config,
-            workers=options.num_workers(workers),
+            workers=cluster.room() if cluster and not workers else options.num_workers(workers),
             share=share,
+            engine=cluster,
             progress=progress.item,
         )
     finish(

@@ -1,0 +1,174 @@
+"""The commands that take and give folders of memory-mapped tensors."""
+
+from pathlib import Path
+
+import click
+
+from curation.console import finish
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+@click.command("import")
+@click.argument(
+    "folders",
+    metavar="DIR...",
+    type=click.Path(path_type=Path, file_okay=False),
+    nargs=-1,
+    required=True,
+)
+@click.option(
+    "--tsv",
+    "tsvs",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    multiple=True,
+    help="The rows of DIR: id and caption or label; one for each DIR. Without it, DIR.tsv.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    metavar="NAME",
+    multiple=True,
+    help="What the rows of DIR are called; one for each DIR. Without it, the name of DIR.",
+)
+@click.option(
+    "--split", default="train", show_default=True, metavar="NAME", help="The split of all rows."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="OUT",
+    help="Where shards are written.",
+)
+@click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(min=0.64, max=3600),
+    default=8.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the clips of the tensors are.",
+)
+@click.option(
+    "--empty-text",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Text features of the empty caption (empty_string.pth, or safetensors); without it, zeros.",
+)
+@click.option(
+    "--text-tolerance",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="X",
+    help="By how much text features of rows with one caption may differ.",
+)
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(1, 1_000_000),
+    default=2048,
+    show_default=True,
+    metavar="N",
+    help="Rows of a shard.",
+)
+@_json
+def import_(
+    folders: tuple[Path, ...],
+    tsvs: tuple[Path, ...],
+    datasets: tuple[str, ...],
+    split: str,
+    out: Path,
+    duration_s: float,
+    empty_text: Path | None,
+    text_tolerance: float,
+    shard_rows: int,
+    as_json: bool,
+) -> None:
+    """Turn TensorDict memmap folders, as of MMAudio, into sealed shards; run again to continue.
+
+    Rows and lines of the TSV are paired by position, as they were written: their numbers must agree.
+    Shards say that their encoders are unknown ("imported"), and carry no certificate.
+
+    \b
+    Example: features import vgg-train --tsv vgg-train.tsv --dataset vggsound --out shards/imported
+    """
+    from dataclasses import asdict
+
+    from curation.progress import Progress
+    from features.memmap import open_memmap, read_empty_text
+    from features.memmap_import import ImportConfig, Imported, import_memmap
+
+    for option, given in (("--tsv", tsvs), ("--dataset", datasets)):
+        if given and len(given) != len(folders):
+            raise click.UsageError(f"{option}: given {len(given)} times, expected once for each DIR")
+    sets = [
+        Imported(
+            dataset=datasets[place] if datasets else folder.resolve().name,
+            split=split,
+            rows=open_memmap(
+                folder,
+                tsvs[place] if tsvs else folder.with_name(f"{folder.name}.tsv"),
+                duration_s=duration_s,
+            ),
+        )
+        for place, folder in enumerate(folders)
+    ]
+    empty = read_empty_text(empty_text) if empty_text is not None else None
+    config = ImportConfig(shard_rows=shard_rows, text_tolerance=text_tolerance, empty_text=empty)
+    with Progress("import") as progress:
+        sealed = import_memmap(sets, out, config, progress.item)
+    seen = sum(len(one.rows) for one in sets)
+    finish(
+        {"command": "import", "folder": str(out), "lines": seen, **asdict(sealed)},
+        as_json,
+        text="",
+        summary=(
+            f"{seen:,} rows = {sealed.av:,} audio-video + {sealed.audio:,} audio + {sealed.rejects:,} "
+            f"rejects; {sealed.captions:,} captions; {sealed.shards:,} shards of "
+            f"{sealed.shard_bytes / 1e9:.3f} GB"
+        ),
+        next_steps=(f"features verify {out}", f"features info {out}"),
+        code=3 if sealed.rejects else 0,
+    )
+
+
+@click.command()
+@click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Where the folders and their TSVs are written.",
+)
+@click.option("--dataset", metavar="NAME", help="Only rows of this dataset.")
+@click.option("--split", metavar="NAME", help="Only rows of this split.")
+@_json
+def export(out: Path, target: Path, dataset: str | None, split: str | None, as_json: bool) -> None:
+    """Write the shards in OUT as TensorDict memmap folders in fp32, which MMAudio trains on.
+
+    A folder and a TSV for each split of each dataset, with and without pictures apart.
+
+    \b
+    Example: features export shards/44100 --to memmap
+    """
+    import shlex
+
+    from curation.progress import Progress
+    from features.memmap_export import export_memmap
+
+    with Progress("export") as progress:
+        parts = export_memmap(out, target, dataset=dataset, split=split, report=progress.item)
+    listed = " + ".join(f"{count:,} {name}" for name, count in parts.items())
+    finish(
+        {"command": "export", "folder": str(out), "to": str(target), "rows": parts},
+        as_json,
+        text="",
+        summary=f"{sum(parts.values()):,} rows = {listed}; {target}",
+        next_steps=(
+            f"tensordict.TensorDict.load_memmap({shlex.quote(str(target / next(iter(parts))))})",
+        ),
+    )

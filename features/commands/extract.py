@@ -1,0 +1,317 @@
+"""The command that turns clips into shards."""
+
+import contextlib
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import click
+
+from curation import options
+from curation.console import finish
+
+if TYPE_CHECKING:
+    from curation.tasks import Share
+    from features.asked import Asked
+    from features.extract import Extraction
+
+_FLAGS = "no_picture, partly_damaged, still, upsampled"
+
+
+@click.command()
+@click.option(
+    "--sr",
+    "sample_rate_hz",
+    type=click.Choice(("16000", "44100")),
+    default="44100",
+    show_default=True,
+    metavar="HZ",
+    help="Sample rate of the sound that is encoded: 16000 or 44100.",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="clean/NAME, the folder of a dataset, or Parquet with its columns; else the newest clean one.",
+)
+@click.option(
+    "--media",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DIR",
+    help="Where the files lie, ./media if not given; of several folders the first that has one.",
+)
+@click.option(
+    "--media-list",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Whose file is which: CSV, TSV or Parquet with the columns `file` and `id`, maybe `dataset`.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where shards go, ./shards/HZ if not given.",
+)
+@click.option(
+    "--weights",
+    "weights_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("weights"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the files lie, or a checkout of MMAudio.",
+)
+@click.option("--offline", is_flag=True, help="Do not touch the network; say what is missing.")
+@click.option(
+    "--untrained",
+    type=click.IntRange(0),
+    metavar="SEED",
+    help="Random weights instead, for trials; shards say so, and training refuses them.",
+)
+@click.option("--tiny", is_flag=True, help="With --untrained: small networks of the same shapes.")
+@click.option(
+    "--precision",
+    type=click.Choice(("fp32", "bf16")),
+    help="Of the encoders; without it bf16 on a GPU and fp32 on a CPU.",
+)
+@click.option(
+    "--duration",
+    "duration_s",
+    type=options.Seconds(),
+    default=8.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of an example.",
+)
+@click.option(
+    "--compat",
+    type=click.Choice(("mmaudio",)),
+    help="Take frames and sound as MMAudio's own scripts do, for comparisons.",
+)
+@click.option(
+    "--part-s",
+    "part_s",
+    type=options.Seconds(),
+    metavar="SECONDS",
+    help="Length of the parts of long sounds; without it 0.1 s more than an example.",
+)
+@click.option(
+    "--max-parts",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Of a long sound, at most.",
+)
+@click.option(
+    "--reject",
+    type=options.CommaList(),
+    metavar="FLAGS",
+    help=f"Flags that a row is not made for: {_FLAGS}.",
+)
+@click.option(
+    "--max-duration",
+    "max_duration_s",
+    type=options.Seconds(),
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longer clips fail as too_long.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=options.Seconds(),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For one clip; then its decoder is killed.",
+)
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(1, 1_000_000),
+    default=2048,
+    show_default=True,
+    metavar="N",
+    help="Rows of a shard at most, and clips of a task.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 4096),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Clips with picture that are encoded at once; four times as many of sound alone.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Processes that encode; without it one a GPU, else one for each --threads cores.",
+)
+@click.option(
+    "--devices",
+    type=options.CommaList(),
+    metavar="NAMES",
+    help="What they encode on, as cpu or cuda:0,cuda:1; without it all GPUs, else the CPU.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Of each worker's encoders; on a CPU they decide the last bits.",
+)
+@click.option(
+    "--decoders",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Processes that decode for each worker; without it the cores are shared among workers.",
+)
+@options.share
+@options.engine
+@options.address
+@options.dry_run
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def extract(
+    sample_rate_hz: str,
+    manifest: Path | None,
+    media: tuple[Path, ...],
+    media_list: Path | None,
+    out: Path | None,
+    weights_folder: Path,
+    offline: bool,
+    untrained: int | None,
+    tiny: bool,
+    share: "Share | None",
+    engine: str,
+    address: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Encode the clips of a manifest into shards; run again to continue.
+
+    Files are found by the file names in the cards of their datasets. Each clip ends as a row, or in
+    rejects.parquet with a reason. Many machines: --task i/n on each, or --engine ray; all must see
+    manifest, media and --out at the same paths.
+
+    \b
+    Example: features extract --sr 44100
+    """
+    from features.asked import check_installed
+
+    check_installed()
+    from features.asked import Asked, media_folders
+    from features.prepared import InputConfig
+    from features.source import find_manifest
+    from features.weights import WeightChoice
+
+    rate_hz = int(sample_rate_hz)
+    found = find_manifest(manifest)
+    places = media_folders(media)
+    asked = Asked(
+        weights=WeightChoice(
+            folder=weights_folder if untrained is None else None,
+            untrained_seed=untrained,
+            tiny=tiny,
+            offline=offline,
+        ),
+        inputs=InputConfig(
+            sample_rate_hz=rate_hz,
+            duration_s=how["duration_s"],
+            compat=how["compat"] is not None,
+            part_s=how["part_s"],
+            max_parts=how["max_parts"],
+            reject=tuple(how["reject"] or ()),
+            max_duration_s=how["max_duration_s"],
+            timeout_s=how["timeout_s"],
+        ),
+        precision=cast('Literal["fp32", "bf16"] | None', how["precision"]),
+        batch=how["batch"],
+        shard_rows=how["shard_rows"],
+        devices=how["devices"],
+        workers=how["workers"],
+        threads=how["threads"],
+        decoders=how["decoders"],
+    )
+    _extract(
+        asked, found, places, media_list, out or Path("shards") / sample_rate_hz,
+        share=share, engine=engine, address=address, dry_run=dry_run, as_json=as_json,
+    )  # fmt: skip
+
+
+def _extract(
+    asked: "Asked",
+    manifest: Path,
+    media: list[Path],
+    media_list: Path | None,
+    out: Path,
+    *,
+    share: "Share | None",
+    engine: str,
+    address: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from curation.progress import Progress
+    from curation.tasks import ALL
+    from features import extract_text as text
+    from features.asked import devices_of, job_of
+    from features.extract import Extraction, Machines, free_bytes
+    from features.plan import make_plan
+
+    with contextlib.ExitStack() as held:
+        cluster = None
+        if engine == "ray":
+            from curation.ray_engine import cluster as connected
+
+            cluster = held.enter_context(connected(address))
+        devices = devices_of(asked, cluster)
+        job = job_of(asked, devices)
+        progress = held.enter_context(Progress("extract"))
+        plan = make_plan(manifest, media, media_list, job, out, progress.bytes, progress.item)
+        extraction = Extraction(plan, job, out, progress.item)
+        machines = Machines(devices=devices, engine=cluster, workers=asked.workers, share=share or ALL)
+        extracted = None if dry_run else extraction.run(machines)
+    if extracted is None:
+        _say_plan(extraction, machines, free_bytes(out), as_json=as_json)
+        return
+    failed = sum(extracted.counts.rejected.values()) + sum(extracted.counts.parts_rejected.values())
+    place = shlex.quote(str(out))
+    finish(
+        {"command": "extract", "out": str(out), **text.extracted_json(plan, extracted)},
+        as_json,
+        text=text.extracted_text(plan, extracted),
+        summary=text.summary(plan, extracted),
+        next_steps=(
+            (f"features verify {place}",)
+            if extracted.sealed
+            else ("run the other shares", f"features seal {place}")
+        ),
+        code=3 if failed else 0,
+    )
+
+
+def _say_plan(extraction: "Extraction", machines: Any, free: int, *, as_json: bool) -> None:
+    """End with what would be done."""
+    from features import begun
+    from features import extract_text as text
+
+    begun.check(extraction.out, extraction.plan)
+    texts, clips = extraction.left(machines.share)
+    need = extraction.need(texts, clips)
+    left = (len(texts), len(clips))
+    finish(
+        {
+            "command": "extract",
+            "out": str(extraction.out),
+            **text.plan_json(extraction.plan, left, need, free),
+        },
+        as_json,
+        text=text.plan_text(extraction.plan, machines.text(), left, need, free),
+        summary=text.plan_summary(extraction.plan),
+        next_steps=("the same command without --dry-run",),
+    )

@@ -1,0 +1,30 @@
+"""The command that says what shards hold."""
+
+from pathlib import Path
+
+import click
+
+from curation.console import finish
+
+
+@click.command()
+@click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def info(out: Path, as_json: bool) -> None:
+    """Say what the sealed shards in OUT hold, how they were made and under which certificate.
+
+    Without OUT, ./shards/44100.
+
+    \b
+    Example: features info shards/44100
+    """
+    from features.inventory import inventory, inventory_summary, inventory_text
+
+    found = inventory(out)
+    finish(
+        {"command": "info", **found},
+        as_json,
+        text=inventory_text(found),
+        summary=inventory_summary(found),
+        next_steps=(f"features verify {out}",),
+    )

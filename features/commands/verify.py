@@ -1,0 +1,75 @@
+"""The command that looks whether shards are still what was sealed."""
+
+from pathlib import Path
+
+import click
+
+from curation import options
+from curation.console import finish
+
+
+@click.command()
+@click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
+@click.option("--full", is_flag=True, help="Read every byte: sha256 of each file, crc32 of each row.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    metavar="M",
+    help="Also compare certificate and captions with this manifest: exit 12 where they differ.",
+)
+@options.workers
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def verify(out: Path, full: bool, manifest: Path | None, workers: int | None, as_json: bool) -> None:
+    """Compare the shards in OUT with what was sealed, and name whatever differs: exit 13.
+
+    Without OUT, ./shards/44100. Nothing is changed or repaired.
+
+    \b
+    Example: features verify shards/44100 --full
+    """
+    from dataclasses import asdict
+
+    from curation.progress import Progress
+    from curation.tables import number
+    from features.verify import compare_manifest
+    from features.verify import verify as verify_folder
+
+    with Progress("verify") as progress:
+        found = verify_folder(out, full=full, workers=options.num_workers(workers), report=progress.item)
+    differing = compare_manifest(out, manifest) if manifest is not None else []
+    wrong = found.wrong_files
+    count = number(len(found.problems), "problem")
+    summary = (
+        f"{number(found.files, 'file')} = {found.files - wrong:,} sound + {wrong:,} wrong"
+        + (f" ({count})" if wrong else "")
+        + f"; {found.rows:,} rows, {found.texts:,} captions, {found.read_bytes / 1e6:,.1f} MB read"
+        + (f"; {number(len(differing), 'difference')} from the manifest" if manifest else "")
+    )
+    finish(
+        {
+            "command": "verify",
+            "folder": str(out),
+            "full": full,
+            "files": found.files,
+            "wrong_files": wrong,
+            "rows": found.rows,
+            "captions": found.texts,
+            "read_bytes": found.read_bytes,
+            "problems": [asdict(problem) for problem in found.problems],
+            "differences": differing,
+        },
+        as_json,
+        text="\n".join([*map(str, found.problems), *differing]),
+        summary=summary,
+        next_steps=_next(out, full, bool(wrong), bool(differing)),
+        code=12 if differing else 13 if wrong else 0,
+    )
+
+
+def _next(out: Path, full: bool, wrong: bool, differing: bool) -> tuple[str, ...]:
+    if differing:
+        return ("extract this manifest with another --out",)
+    if wrong:
+        return ("copy the files anew, or remove the folders of their tasks and run extract again",)
+    again = () if full else (f"features verify {out} --full",)
+    return (*again, f"python -m training.launch --shards {out}")

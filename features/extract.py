@@ -1,0 +1,293 @@
+"""Extraction: every clip of a manifest with media becomes rows of shards, or a reject with a reason.
+
+    <out>/extract.json             what was asked for, written first; another configuration is refused
+    <out>/text/<task>/             features of captions
+    <out>/clips/<task>/            rows of clips, with and without picture, and rejects
+    <out>/clips/<task>.files.json  what the files were; see `notes.py`
+    <out>/index.parquet, …         written when all tasks are done; see `seal.py`
+
+Completion records are the truth about what is done, whichever runner did it: processes of this machine,
+several runs that share the tasks, or actors of Ray.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+from curation.errors import Locked, NoSpace, UsageProblem
+from curation.ray_engine import Engine
+from curation.tables import number
+from curation.tasks import ALL, Share, Task, Work, is_done, read_record, run, sealing, still_busy
+from features import begun, index
+from features.job import Effort, Facts, Job
+from features.local import LocalDevices
+from features.notes import Notes
+from features.plan import Need, Plan
+from features.remote import actor_size, remote_device
+from features.rows import Counts
+from features.seal import Sealed, seal
+
+_PATIENCE_S = 120.0  # for another process that seals the same
+_LOOKS_S = 0.2
+Progress = Callable[..., Any]
+DeviceWork = Callable[[dict[str, Any], Path], Facts]
+DeviceWorker = Callable[[Event], AbstractContextManager[DeviceWork]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """Who does the work."""
+
+    devices: Sequence[str]  # of this machine, one for each worker
+    engine: Engine | None = None  # a cluster of Ray that works instead
+    workers: int | None = None  # of Ray; None: as many as the cluster has room for
+    share: Share = ALL
+
+    def text(self) -> str:
+        """Who they are, for people."""
+        if self.engine is None:
+            return f"{number(len(self.devices), 'worker')} on {', '.join(dict.fromkeys(self.devices))}"
+        return f"actors of Ray on {self.devices[0].partition(':')[0]}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Extracted:
+    """What became of all clips, as far as tasks are done."""
+
+    counts: Counts
+    tasks: int  # over clips and captions, in all
+    done: int
+    sealed: Sealed | None  # None: other shares are still to be done
+    effort: Effort  # of this run
+    elapsed_s: float
+    workers: int
+
+
+class Extraction:
+    """One run over a plan."""
+
+    def __init__(self, plan: Plan, job: Job, out: Path, progress: Progress) -> None:
+        self.plan, self.job, self.out, self._progress = plan, job, out, progress
+        self._clips, self._text = out / index.CLIPS, out / index.TEXT
+        self._notes = Notes(self._clips, plan.paths)
+        self._lock = Lock()
+        self.effort = Effort()
+        self.devices: LocalDevices | None = None  # while it runs on this machine
+        self._label, self._done, self._total = "", 0, 0
+        self._known_current: dict[int, bool] = {}
+
+    # ---- what there is to do ----------------------------------------------------------------------
+
+    def left(self, share: Share = ALL) -> tuple[list[Task], list[Task]]:
+        """Tasks over captions and over clips that are not done, or not from the files as they are."""
+        texts, clips = (
+            [task for task in tasks if share.has(task)]
+            for tasks in (self.plan.text_tasks, self.plan.clip_tasks)
+        )
+        return [task for task in texts if not is_done(self._text, task)], [
+            task for task in clips if not (is_done(self._clips, task) and self._is_current(task))
+        ]
+
+    def _is_current(self, task: Task) -> bool:
+        """As `Notes.is_current`; files are looked at once a run."""
+        with self._lock:
+            known = self._known_current.get(task.index)
+        if known is None:
+            known = self._notes.is_current(task)
+            with self._lock:
+                self._known_current[task.index] = known
+        return known
+
+    def need(self, texts: Sequence[Task], clips: Sequence[Task]) -> Need:
+        """Room that these tasks take on the disk."""
+        return self.plan.need(self.job.inputs.sequence, clips, texts)
+
+    def _check_media(self) -> None:
+        """Raise UsageProblem where not a single clip has a file: the folder is another one."""
+        media = self.plan.media
+        if media.found == 0:
+            places = ", ".join(str(folder.root) for folder in media.folders)
+            raise UsageProblem(
+                f"{places}: holds {number(media.num_files, 'media file')}, none of which is of one of "
+                f"the {number(self.plan.manifest.table.num_rows, 'clip')} of {self.plan.manifest.name}, "
+                "expected file names as in the cards of its datasets — give another --media, or "
+                "--media-list"
+            )
+
+    def check_room(self, need: Need) -> None:
+        """Raise NoSpace where the disk cannot take what is expected."""
+        free = free_bytes(self.out)
+        if need.expected > free:
+            raise NoSpace(
+                f"{self.out}: {free / 1e9:.1f} GB are free, expected room for "
+                f"{need.expected / 1e9:.1f} GB of shards — free some, or give an --out on a larger disk"
+            )
+
+    # ---- doing it ---------------------------------------------------------------------------------
+
+    def run(self, machines: Machines) -> Extracted:
+        """Do the tasks of a share, and seal where they were the last.
+
+        Raises:
+            ConfigDiffers: the folder was begun with another configuration.
+            UsageProblem: no clip has a file in the media folders.
+            NoSpace: there is too little room, or the disk filled up; nothing is half written.
+            Locked: another process works on the same tasks.
+            WorkerLost: the process of a device died, or actors did again and again.
+        """
+        begun_s = time.monotonic()
+        begun.check(self.out, self.plan)
+        self._check_media()
+        texts, clips = self.left(machines.share)
+        self.check_room(self.need(texts, clips))
+        begun.begin(self.out, self.plan, changes=bool(texts or clips))
+        workers = 0
+        busy: list[Task] = []
+        if texts or clips:
+            with self._devices(machines) as (worker, workers):
+                busy = self._stages(worker, workers, machines.share, texts, clips)
+        still_busy(self._clips, [task for task in busy if task in clips])
+        still_busy(self._text, [task for task in busy if task in texts])
+        return Extracted(
+            counts=self._counts(),
+            tasks=len(self.plan.text_tasks) + len(self.plan.clip_tasks),
+            done=self._num_done(),
+            sealed=self._sealed(),
+            effort=self.effort,
+            elapsed_s=time.monotonic() - begun_s,
+            workers=workers,
+        )
+
+    def _stages(
+        self,
+        worker: DeviceWorker,
+        workers: int,
+        share: Share,
+        texts: list[Task],
+        clips: list[Task],
+    ) -> list[Task]:
+        """Captions first: the encoder of text is one of those that the clips need."""
+        self._label, self._done = "captions", 0
+        self._total = sum(len(task.inputs["captions"]) for task in texts)
+        busy = run(
+            self._text, self.plan.text_tasks, self._texts_by(worker), workers=workers, share=share
+        )
+        self._label, self._done = "clips", 0
+        self._total = sum(path is not None for task in clips for path in self.plan.paths(task))
+        return busy + run(
+            self._clips,
+            self.plan.clip_tasks,
+            self._clips_by(worker),
+            workers=workers,
+            share=share,
+            is_current=self._is_current,
+        )
+
+    def _texts_by(self, worker: DeviceWorker) -> Callable[[Event], AbstractContextManager[Work]]:
+        @contextmanager
+        def texts(stop: Event) -> Iterator[Work]:
+            with worker(stop) as work:
+                yield lambda task, folder: work(task.inputs, folder)
+
+        return texts
+
+    def _clips_by(self, worker: DeviceWorker) -> Callable[[Event], AbstractContextManager[Work]]:
+        @contextmanager
+        def clips(stop: Event) -> Iterator[Work]:
+            with worker(stop) as work:
+                yield partial(self._clip_task, work)
+
+        return clips
+
+    def _clip_task(self, work: DeviceWork, task: Task, folder: Path) -> Facts:
+        inputs = task.inputs
+        carried = self._notes.carried(task, inputs)
+        stamps = self._notes.stamps(task)
+        former = self._clips / task.name
+        request = {
+            **inputs,
+            "paths": self.plan.paths(task),
+            "carried": carried,
+            "former": str(former.absolute()) if any(carried) else None,
+        }
+        facts = work(request, folder)
+        self._notes.write(task, inputs, folder, stamps, facts.pop("content"))
+        return facts
+
+    @contextmanager
+    def _devices(self, machines: Machines) -> Iterator[tuple[DeviceWorker, int]]:
+        """What lends devices, and how many of them there are."""
+        if machines.engine is None:
+            jobs = [replace(self.job, device=device) for device in machines.devices]
+            with LocalDevices(jobs, self.told) as self.devices:
+                yield self.devices.lend, len(jobs)
+            return
+        size = actor_size(self.job)
+        make = partial(remote_device, self.job.as_json())
+        yield (
+            machines.engine.worker(make, size=size, tell=lambda told: self.told(Effort(**told))),
+            machines.workers or machines.engine.room(size),
+        )
+
+    def told(self, effort: Effort) -> None:
+        """Hear what a device did, from whatever thread, and show it."""
+        with self._lock:
+            self.effort.add(effort)
+            self._done += effort.clips + effort.texts
+            label = self._label
+            if self.effort.busy_s and self._label == "clips":
+                label += f" ({waits(self.effort)})"
+            self._progress(label, self._done, self._total)
+
+    # ---- the end ------------------------------------------------------------------------
+
+    def _sealed(self) -> Sealed | None:
+        """Seal, where all is done."""
+        for stage, tasks in ((self._text, self.plan.text_tasks), (self._clips, self.plan.clip_tasks)):
+            with sealing(stage, tasks) as done:
+                if not done:
+                    return None
+        self._progress("index")
+        until_s = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return seal(self.out)
+            except Locked:
+                if time.monotonic() > until_s:
+                    raise
+                time.sleep(_LOOKS_S)
+
+    def _counts(self) -> Counts:
+        counts = Counts()
+        for task in self.plan.clip_tasks:
+            if is_done(self._clips, task):
+                counts.add(read_record(self._clips / task.name)["counts"])
+        counts.check()
+        return counts
+
+    def _num_done(self) -> int:
+        stages = ((self._text, self.plan.text_tasks), (self._clips, self.plan.clip_tasks))
+        return sum(is_done(stage, task) for stage, tasks in stages for task in tasks)
+
+
+def free_bytes(place: Path) -> int:
+    """Room on the disk that a folder lies on, or will."""
+    place = place.absolute()
+    while not place.is_dir():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def waits(effort: Effort) -> str:
+    """Who waits for whom, in shares of the time that encoders had."""
+    encoders, decoders = (
+        100 * seconds / effort.busy_s if effort.busy_s else 0.0
+        for seconds in (effort.encoder_wait_s, effort.decoder_wait_s)
+    )
+    return f"encoders wait {encoders:.0f} %, decoders {decoders:.0f} %"

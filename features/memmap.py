@@ -1,0 +1,249 @@
+"""Folders of memory-mapped tensors with the TSV of their rows: MMAudio trains on them (spec section 11).
+
+    <name>.tsv            `id` and `caption` (`label` for videos), a line for each row
+    <name>/meta.json      dtype and shape of each tensor, as TensorDict writes it
+    <name>/<key>.memmap   mean, std, text_features; with pictures also clip_features, sync_features
+
+Rows and lines belong together by their position alone, so their numbers are checked against each other.
+
+Shape suffixes: B rows.
+"""
+
+import csv
+import json
+import math
+import pickle
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from curation.errors import BadMetadata
+from curation.files import digest_of, sha256_file
+from features.shard_file import Kind, columns_of
+from features.spec import SAMPLE_RATES_HZ, TEXT_TOKENS, TEXT_WIDTH, SequenceSpec, audio_spec
+
+META = "meta.json"
+# the column of a shard for each tensor
+TENSORS = {
+    "mean": "latent_mean",
+    "std": "latent_std",
+    "clip_features": "clip",
+    "sync_features": "sync",
+    "text_features": "text",
+}
+_DTYPES = {
+    "torch.float32": torch.float32,
+    "torch.float16": torch.float16,
+    "torch.bfloat16": torch.bfloat16,
+}
+_SAMPLED_ROWS = 64  # of each tensor, for the digest of a folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemmapTensor:
+    """One tensor of a folder."""
+
+    path: Path
+    shape: tuple[int, ...]  # with the rows
+    dtype: torch.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def read(self, begin: int, end: int) -> torch.Tensor:
+        """Rows [begin, end), with the dtype of the file; nothing stays mapped."""
+        count = (end - begin) * self.row_bytes
+        held = np.fromfile(self.path, np.uint8, count, offset=begin * self.row_bytes)
+        if len(held) != count:
+            raise BadMetadata(
+                f"{self.path}: ended at row {begin} or after, expected {self.shape[0]} rows — it was "
+                "changed while it was read; run again"
+            )
+        return torch.from_numpy(held).view(self.dtype).view(end - begin, *self.shape[1:])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemmapSet:
+    """A folder and its TSV."""
+
+    folder: Path
+    tsv: Path
+    kind: Kind  # "av" or "audio"
+    spec: SequenceSpec
+    tensors: dict[str, MemmapTensor]  # by column of a shard
+    ids: list[str]
+    captions: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def digest(self) -> str:
+        """Of the TSV, of what meta.json says and of rows spread over each tensor.
+
+        Not of all bytes: hundreds of gigabytes would be read twice. It tells folders apart; whether one
+        was damaged, nobody can say, as it has no checksums.
+        """
+        rows = np.unique(np.linspace(0, len(self) - 1, _SAMPLED_ROWS).astype(int)).tolist()
+        held = {
+            name: [_crc32(tensor.read(row, row + 1)) for row in rows]
+            for name, tensor in self.tensors.items()
+        }
+        shapes = {name: [*tensor.shape, str(tensor.dtype)] for name, tensor in self.tensors.items()}
+        return digest_of({"tsv": sha256_file(self.tsv), "shapes": shapes, "rows": held})
+
+
+def _crc32(values: torch.Tensor) -> int:
+    return zlib.crc32(values.view(torch.uint8).numpy().tobytes())
+
+
+def open_memmap(folder: Path, tsv: Path, *, duration_s: float) -> MemmapSet:
+    """A folder of tensors with its rows' ids and captions.
+
+    Raises:
+        BadMetadata: tensors and TSV have different numbers of rows, a shape is none of the model's, a
+            file is missing or of another size, or an id stands twice.
+    """
+    tensors = _tensors(folder)
+    ids, captions = read_tsv(tsv)
+    kind: Kind = "av" if "clip" in tensors else "audio"
+    channels = tensors["latent_mean"].shape[-1]
+    rates = [rate for rate in SAMPLE_RATES_HZ if audio_spec(rate).latent_channels == channels]
+    if not rates:
+        raise _wrong(folder, f"mean has {channels} channels", "20 (16 kHz) or 40 (44.1 kHz)")
+    spec = SequenceSpec(sample_rate_hz=rates[0], duration_s=duration_s)
+    expected = {**columns_of(kind, spec), **columns_of("text", spec)}
+    if missing := sorted(expected.keys() ^ tensors.keys()):
+        raise _wrong(folder, f"{', '.join(missing)} is missing or alone", "all tensors of its kind")
+    for name, tensor in tensors.items():
+        if tensor.shape != (len(ids), *expected[name]):
+            raise _wrong(
+                folder,
+                f"{tensor.path.stem} has shape {list(tensor.shape)}",
+                f"{[len(ids), *expected[name]]}: the rows of {tsv.name}, {duration_s:g} s each",
+            )
+    return MemmapSet(
+        folder=folder, tsv=tsv, kind=kind, spec=spec, tensors=tensors, ids=ids, captions=captions
+    )
+
+
+def _wrong(folder: Path, what: str, expected: str) -> BadMetadata:
+    return BadMetadata(
+        f"{folder}: {what}, expected {expected} — give the folder and the TSV that were written together"
+    )
+
+
+def _tensors(folder: Path) -> dict[str, MemmapTensor]:
+    """The tensors that meta.json names, with the files checked by their sizes."""
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        named = {key: (tuple(meta[key]["shape"]), meta[key]["dtype"]) for key in TENSORS if key in meta}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _wrong(folder, f"{META} cannot be read ({error!r})", "what TensorDict writes") from error
+    tensors = {}
+    for key, (shape, dtype) in named.items():
+        path = folder / f"{key}.memmap"
+        if dtype not in _DTYPES or not shape or not all(isinstance(n, int) for n in shape):
+            raise _wrong(folder, f"{key} is {dtype} {list(shape)}", f"one of {', '.join(_DTYPES)}")
+        tensor = MemmapTensor(path=path, shape=shape, dtype=_DTYPES[dtype])
+        size = path.stat().st_size if path.is_file() else None
+        if size != shape[0] * tensor.row_bytes:
+            found = "is missing" if size is None else f"has {size:,} bytes"
+            raise _wrong(folder, f"{path.name} {found}", f"{shape[0] * tensor.row_bytes:,} bytes")
+        tensors[TENSORS[key]] = tensor
+    if "latent_mean" not in tensors:
+        raise _wrong(folder, f"{META} names no tensor `mean`", f"some of {', '.join(TENSORS)}")
+    return tensors
+
+
+def read_tsv(path: Path) -> tuple[list[str], list[str]]:
+    """The ids and captions, or labels, of a TSV.
+
+    Raises:
+        BadMetadata: it cannot be read, lacks a column or a cell, or an id stands twice.
+    """
+    expected = "tab-separated UTF-8 with a first line that names `id` and `caption` or `label` — give"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter="\t")
+            columns = reader.fieldnames or []
+            said = next((name for name in ("caption", "label") if name in columns), None)
+            if "id" not in columns or said is None:
+                raise BadMetadata(f"{path}: its columns are {columns}, expected {expected} another file")
+            rows = [(row["id"], row[said]) for row in reader]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise BadMetadata(f"{path}: {error}, expected {expected} another file") from error
+    seen: set[str] = set()
+    for line, (name, caption) in enumerate(rows, 1):
+        if not name or caption is None or name in seen:
+            what = "stands there again" if name in seen else "has an empty cell"
+            raise BadMetadata(
+                f"{path}: row {line}, id {name!r}, {what}, expected each id once with what is said of "
+                "it — the TSV and the tensors are not from one run, or were joined by hand"
+            )
+        seen.add(name)
+    return [name for name, _ in rows], [caption for _, caption in rows]
+
+
+def write_tsv(path: Path, header: tuple[str, str], rows: Sequence[tuple[str, str]]) -> None:
+    """Write such a TSV; cells with tabs or quotes are quoted."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def meta_json(shapes: dict[str, tuple[int, ...]]) -> str:
+    """The meta.json of float32 tensors, as TensorDict's `memmap_` writes it.
+
+    Source: tensordict 0.15.3; spec section 11.4.
+    """
+    meta: dict[str, Any] = {
+        name: {"device": "cpu", "shape": list(shape), "dtype": "torch.float32", "is_nested": False}
+        for name, shape in shapes.items()
+    }
+    meta |= {
+        "shape": [],
+        "device": "cpu",
+        "_type": "<class 'tensordict._td.TensorDict'>",
+        "_format_version": 1,
+        "_class": "tensordict:TensorDict",
+    }
+    return json.dumps(meta)
+
+
+def read_empty_text(path: Path) -> torch.Tensor:
+    """The text features (77, 1024) of the empty caption, from safetensors or a file of one tensor.
+
+    Raises:
+        BadMetadata: it holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            (found,) = load_file(path).values()
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        if tuple(found.shape) == (TEXT_TOKENS, TEXT_WIDTH) and bool(found.isfinite().all()):
+            return found.to(torch.float32)
+        said = f"it is {tuple(found.shape)}, or not finite"
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+    ) as error:
+        said = f"cannot be read ({str(error).splitlines()[0]})"
+    raise BadMetadata(
+        f"{path}: {said}, expected one tensor of {TEXT_TOKENS} x {TEXT_WIDTH} — give empty_string.pth "
+        "of MMAudio's release"
+    )

@@ -1,0 +1,159 @@
+"""Shards as folders of memory-mapped fp32 tensors with their TSVs: for MMAudio and its descendants.
+
+A folder for each split of each dataset and kind of row: `<dataset>-<split>` with pictures, and
+`<dataset>-<split>-audio` without. bf16 becomes fp32 exactly; a row has its first caption.
+
+Shape suffixes: B rows.
+"""
+
+import contextlib
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from curation.errors import NoSpace, UsageProblem
+from curation.files import disk_space, fsync, replacing, replacing_folder
+from features.memmap import META, TENSORS, meta_json, write_tsv
+from features.seal import Report, alone
+from features.shard_file import Kind
+from features.shards import ShardReader
+
+_ROWS_AT_ONCE = 64
+_FP32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """One folder that is written."""
+
+    name: str
+    kind: Kind
+    rows: npt.NDArray[np.int64]  # of the index, in its order
+    ids: list[str]
+
+
+def export_memmap(
+    out: Path,
+    target: Path,
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    report: Report = lambda label, done, total: None,
+) -> dict[str, int]:
+    """Write the rows of sealed shards, or of one dataset or split; the rows of each folder by name.
+
+    Raises:
+        UsageProblem: no row is of that dataset and split.
+        NoSpace: the disk has no room for all; nothing is half written.
+    """
+    with disk_space(target):
+        target.mkdir(parents=True, exist_ok=True)
+    with ShardReader(out) as reader, alone(target):
+        sets = _sets(reader.index, dataset, split)
+        if not sets:
+            raise UsageProblem(
+                f"{out}: has no rows of dataset {dataset or 'any'} and split {split or 'any'}, "
+                f"expected some — see: features info {out}"
+            )
+        _check_room(reader, sets, target)
+        total = sum(len(one.rows) for one in sets)
+        done = 0
+        for one in sets:
+            for written in _write(reader, one, target):
+                report(one.name, done + written, total)
+            done += len(one.rows)
+    return {one.name: len(one.rows) for one in sets}
+
+
+def _sets(table: pa.Table, dataset: str | None, split: str | None) -> list[Exported]:
+    """The folders, by name, with their rows."""
+    keys = table.select(["dataset", "split", "has_video"]).append_column(
+        "place", pa.array(np.arange(table.num_rows))
+    )
+    if dataset is not None:
+        keys = keys.filter(pc.equal(keys.column("dataset"), dataset))
+    if split is not None:
+        keys = keys.filter(pc.equal(keys.column("split"), split))
+    groups = keys.group_by(["dataset", "split", "has_video"]).aggregate([("place", "list")]).to_pylist()
+    sets = []
+    for group in groups:
+        kind: Kind = "av" if group["has_video"] else "audio"
+        name = "-".join(
+            filter(None, (group["dataset"], group["split"], "audio" if kind == "audio" else ""))
+        )
+        rows = np.sort(np.array(group["place_list"], np.int64))
+        sets.append(Exported(name=_safe(name), kind=kind, rows=rows, ids=_ids(table, rows, name)))
+    return sorted(sets, key=lambda one: one.name)
+
+
+def _safe(name: str) -> str:
+    """A name of a folder: names of datasets are somebody else's."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", name):
+        return name
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name) + "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _ids(table: pa.Table, rows: npt.NDArray[np.int64], name: str) -> list[str]:
+    """The ids of a TSV: those of the clips; with the part, `{id}_{part}`, where one has several."""
+    chosen = table.select(["clip_id", "part"]).take(pa.array(rows))
+    clips, parts = chosen.column("clip_id").to_pylist(), chosen.column("part").to_pylist()
+    ids = [f"{clip}_{part}" for clip, part in zip(clips, parts, strict=True)] if any(parts) else clips
+    assert len(set(ids)) == len(ids), f"{name}: ids repeat, although (clip_id, part) is a key"
+    return ids
+
+
+def _names(kind: Kind) -> dict[str, str]:
+    """The column of each tensor that a folder of this kind has."""
+    left_out = () if kind == "av" else ("clip", "sync")
+    return {key: column for key, column in TENSORS.items() if column not in left_out}
+
+
+def _check_room(reader: ShardReader, sets: list[Exported], target: Path) -> None:
+    buffers = reader.allocate(1)
+    needed = sum(
+        len(one.rows)
+        * sum(buffers[column].numel() for column in _names(one.kind).values())
+        * _FP32_BYTES
+        for one in sets
+    )
+    free = shutil.disk_usage(target).free
+    if needed > free:
+        raise NoSpace(
+            f"{target}: {free / 1e9:.1f} GB are free, expected the {needed / 1e9:.1f} GB that fp32 "
+            "takes — free some space, or export one --dataset or --split at a time"
+        )
+
+
+def _write(reader: ShardReader, one: Exported, target: Path) -> Iterator[int]:
+    """Write one folder and its TSV, a batch at a time; yields how many rows are written."""
+    names = _names(one.kind)
+    buffers = reader.allocate(min(_ROWS_AT_ONCE, len(one.rows)))
+    captions: list[str] = []
+    with replacing_folder(target / one.name) as folder:
+        with contextlib.ExitStack() as opened:
+            files: dict[str, Any] = {
+                key: opened.enter_context((folder / f"{key}.memmap").open("wb")) for key in names
+            }
+            for begin in range(0, len(one.rows), _ROWS_AT_ONCE):
+                rows = one.rows[begin : begin + _ROWS_AT_ONCE]
+                batch = reader.batch(rows, out=buffers)
+                captions += batch["caption"]
+                for key, column in names.items():
+                    files[key].write(batch[column].to(torch.float32).numpy().data)
+                yield begin + len(rows)
+        shapes = {key: (len(one.rows), *buffers[column].shape[1:]) for key, column in names.items()}
+        (folder / META).write_text(meta_json(shapes), encoding="utf-8")
+    with replacing(target / f"{one.name}.tsv") as temporary:
+        header = ("id", "label" if one.kind == "av" else "caption")
+        write_tsv(temporary, header, list(zip(one.ids, captions, strict=True)))
+        fsync(temporary)

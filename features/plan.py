@@ -1,0 +1,220 @@
+"""From a manifest and its media to tasks: consecutive rows, and the captions they need.
+
+A task's inputs are plain data from which all its bytes follow. They are made when somebody asks, so
+that a million clips stay a table of Arrow; rows are in the order of (dataset, clip_id), and a task is
+always the same rows, whichever of them have media by now.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from curation.tasks import Task
+from features.index import clip_captions
+from features.job import Job
+from features.media import SOUND_SUFFIXES, Media, find_media
+from features.source import Manifest, read_manifest
+from features.spec import (
+    CLIP_WIDTH,
+    SYNC_WIDTH,
+    TEXT_TOKENS,
+    TEXT_WIDTH,
+    SequenceSpec,
+)
+from features.weights import identity_of
+
+Progress = Callable[..., Any]
+NO_CAPTION = ""  # row 0 of the text
+_BF16_BYTES = 2
+_INDEX_BYTES = 400  # a row of the index, of a task's rows and its captions, about
+# what a row of a task says, in this order
+ROW = (
+    "dataset", "clip_id", "split", "role", "source", "source_id", "start_s", "end_s", "captions", "file",
+    "sound_only",
+)  # fmt: skip
+
+
+class PlannedTask(Task):
+    """A task whose inputs are made from the plan each time they are asked for."""
+
+    _make: Callable[[int], dict[str, Any]]
+
+    def __init__(self, index: int, count: int, make: Callable[[int], dict[str, Any]]) -> None:
+        for name, value in (("index", index), ("count", count), ("_make", make)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def inputs(self) -> dict[str, Any]:  # a field of Task, here made anew
+        """What all that the task writes follows from."""
+        return self._make(self.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Room on the disk, in bytes."""
+
+    expected: int  # a row of each clip with media, a row of each caption
+    at_most: int  # long sounds cut into as many parts as may be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that is to be extracted."""
+
+    manifest: Manifest
+    media: Media
+    about: dict[str, Any]  # what decides the bytes, beside clips and media
+    certificate: dict[str, Any] | None  # what shards say of it
+    shard_rows: int
+    max_parts: int
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """Unique captions of clips with media, "" first and then sorted."""
+        found = {NO_CAPTION}
+        table = self.manifest.table.select(["captions", "labels"])
+        step = 1 << 14
+        for begin in range(0, table.num_rows, step):
+            rows = table.slice(begin, step).to_pylist()
+            for row, file in zip(rows, self.media.files[begin : begin + step], strict=True):
+                if file is not None:
+                    found.update(said_of(row))
+        return sorted(found)  # "" is before all others
+
+    @cached_property
+    def clip_tasks(self) -> Sequence[Task]:
+        """Tasks over the rows of the manifest."""
+        count = -(-self.manifest.table.num_rows // self.shard_rows)
+        return [PlannedTask(index, count, self._clip_inputs) for index in range(count)]
+
+    @cached_property
+    def text_tasks(self) -> Sequence[Task]:
+        """Tasks over the captions."""
+        count = -(-len(self.captions) // self.shard_rows)
+        return [PlannedTask(index, count, self._text_inputs) for index in range(count)]
+
+    def _clip_inputs(self, index: int) -> dict[str, Any]:
+        rows = []
+        begin = index * self.shard_rows
+        files = self.media.files[begin : begin + self.shard_rows]
+        table = self.manifest.table.slice(begin, self.shard_rows)
+        for row, file in zip(table.to_pylist(), files, strict=True):
+            card = self.manifest.cards[row["dataset"]]
+            said = {
+                **row,
+                "role": card.roles.get(row["split"], row["split"]),
+                "captions": said_of(row),
+                "file": file,
+                "sound_only": card.sound_only,
+            }
+            rows.append([said[name] for name in ROW])
+        return {**self._shared(), "rows": rows}
+
+    def _text_inputs(self, index: int) -> dict[str, Any]:
+        begin = index * self.shard_rows
+        return {**self._shared(), "captions": self.captions[begin : begin + self.shard_rows]}
+
+    def _shared(self) -> dict[str, Any]:
+        return {"about": self.about, "certificate": self.certificate}
+
+    def paths(self, task: Task) -> list[str | None]:
+        """Where the files of a task's rows are, for whoever decodes them."""
+        begin = task.index * self.shard_rows
+        files = self.media.files[begin : begin + self.shard_rows]
+        return [None if file is None else self.media.real_path(file) for file in files]
+
+    def need(self, spec: SequenceSpec, tasks: Sequence[Task], text_tasks: Sequence[Task]) -> Need:
+        """What the shards of these tasks take."""
+        expected = at_most = 0
+        starts = self.manifest.table["start_s"]
+        for task in tasks:
+            begin = task.index * self.shard_rows
+            for at, file in enumerate(self.media.files[begin : begin + self.shard_rows], begin):
+                expected += _INDEX_BYTES
+                if file is None:
+                    continue
+                card = self.manifest.cards[self.manifest.table["dataset"][at].as_py()]
+                has_video = not (card.sound_only or Path(file).suffix.lower() in SOUND_SUFFIXES)
+                one = row_bytes(spec, has_video=has_video)
+                whole = card.sound_only and starts[at].as_py() is None
+                expected += one
+                at_most += one * (self.max_parts - 1) if whole else 0
+        texts = sum(len(task.inputs["captions"]) for task in text_tasks) * TEXT_BYTES
+        return Need(expected=expected + texts, at_most=expected + texts + at_most)
+
+
+TEXT_BYTES = TEXT_TOKENS * TEXT_WIDTH * _BF16_BYTES
+
+
+def row_bytes(spec: SequenceSpec, *, has_video: bool) -> int:
+    """What a row takes in its shard."""
+    values = 2 * spec.num_latents * spec.audio.latent_channels
+    if has_video:
+        values += spec.num_clip_frames * CLIP_WIDTH + spec.num_sync_features * SYNC_WIDTH
+    return values * _BF16_BYTES
+
+
+def said_of(row: dict[str, Any]) -> list[str]:
+    """The captions of a row of the manifest, or what stands for them."""
+    return clip_captions(row["captions"], row["labels"])
+
+
+def make_plan(
+    manifest: Path,
+    media: Sequence[Path],
+    media_list: Path | None,
+    job: Job,
+    out: Path,
+    hashing: Progress = lambda *told: None,
+    progress: Progress = lambda *told: None,
+) -> Plan:
+    """What there is to extract.
+
+    Args:
+        hashing: told of files of weights that are read for the first time.
+
+    Raises:
+        UsageProblem: a folder, a list or a file of weights is missing.
+        BadManifest, ManifestChanged, BadMetadata: manifest or list are not what they should be.
+        WrongWeights: a file of weights is not the published one.
+    """
+    progress(f"reading {manifest.name}")
+    read = read_manifest(manifest)
+    progress("looking for files")
+    found = find_media(read, media, media_list=media_list, without=out)
+    encoders = identity_of(job.weights, job.sample_rate_hz, progress=hashing)
+    return Plan(
+        manifest=read,
+        media=found,
+        about=about(job, encoders),
+        certificate=_said_of(read.certificate),
+        shard_rows=job.shard_rows,
+        max_parts=job.inputs.max_parts,
+    )
+
+
+def _said_of(certificate: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What every shard says of the certificate: its digest, and what was kept out of training."""
+    if certificate is None:
+        return None
+    config = certificate.get("config", {})
+    said = {name: config.get(name) for name in ("tests", "policy", "match", "match_content")}
+    return {"digest": certificate["digest"], **said}
+
+
+def about(job: Job, encoders: dict[str, str]) -> dict[str, Any]:
+    """What decides the bytes of shards, beside the clips and their files."""
+    kind = job.device.partition(":")[0]
+    return {
+        "sample_rate_hz": job.sample_rate_hz,
+        "duration_s": job.inputs.duration_s,
+        "encoders": encoders,
+        "preprocessing": job.inputs.about(),
+        "precision": job.precision,
+        "device": kind,
+        "threads": job.threads if kind == "cpu" else None,
+        "batch": {"av": job.video_batch, "audio": job.audio_batch},
+        "shard_rows": job.shard_rows,
+    }

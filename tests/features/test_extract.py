@@ -1,0 +1,357 @@
+"""Extraction: every clip is rows or a reject, the sums hold, and only the inputs decide the bytes."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from made_media import make_media
+from safetensors import safe_open
+from small_clips import SmallClips, digests, extract_words, row, write_manifest, write_small_clips
+
+from curation import console
+from curation.tasks import read_record
+from features import cli, extract
+from features.encoders.suite import Suite
+from features.encoding import TaskEncoder
+from features.job import Job
+from features.plan import make_plan
+from features.prepared import InputConfig
+from features.shards import ShardReader
+from features.weights import WeightChoice
+
+Result = namedtuple("Result", "code out err")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> SmallClips:
+    return write_small_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """`features …` in this process; its encoders have one of their own."""
+
+    def run_words(*words: Any) -> Result:
+        monkeypatch.setattr("sys.argv", ["features", *map(str, words)])
+        code = console.run(cli.features, "features")
+        return Result(code, *capsys.readouterr())
+
+    return run_words
+
+
+@pytest.fixture(scope="module")
+def done(clips: SmallClips, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A finished extraction and what its command said."""
+    with pytest.MonkeyPatch.context() as patched:
+        out: Path = tmp_path_factory.mktemp("done") / "out"
+        patched.setattr("sys.argv", ["features", *extract_words(clips, out, "--json", "--workers", "1")])
+        said: list[str] = []
+        patched.setattr("click.echo", lambda text, err=False: said.append(text))
+        result = Result(console.run(cli.features, "features"), said[0], "\n".join(said[1:]))
+    return out, result
+
+
+def words(clips: SmallClips, out: Path, *more: str) -> list[str]:
+    return extract_words(clips, out, "--workers", "1", *more)
+
+
+# ---- what comes out ---------------------------------------------------------------------------------
+
+
+def test_every_clip_is_rows_or_a_reject_with_its_reason(done: Any, clips: SmallClips) -> None:
+    out, result = done
+    assert result.code == 3
+    rows = pq.read_table(out / "index.parquet").to_pylist()
+    rejects = pq.read_table(out / "rejects.parquet").to_pylist()
+    asked = pq.read_table(clips.manifest).select(["dataset", "clip_id"]).to_pylist()
+    kept, gone = ({(found["dataset"], found["clip_id"]) for found in table} for table in (rows, rejects))
+    assert kept | gone == {(said["dataset"], said["clip_id"]) for said in asked}
+    assert kept & gone == set()
+    assert {found["clip_id"]: found["reason"] for found in rejects} == {
+        "damaged": "damaged", "missing": "no_media", "short": "too_short",
+    }  # fmt: skip
+    assert [(found["clip_id"], found["part"]) for found in rows if found["dataset"] == "sounds"] == [
+        ("sound000", 0), ("sound001", 0), ("sound001", 1),
+    ]  # fmt: skip
+    assert all(found["has_video"] == (found["dataset"] == "films") for found in rows)
+
+
+def test_counts_of_the_summary_add_up(done: Any) -> None:
+    _, result = done
+    document = json.loads(result.out)
+    counts = document["counts"]
+    assert counts["clips"] == 7 == counts["kept"] + sum(counts["rejected"].values())
+    assert sum(counts["rows"].values()) == document["sealed"]["rows"] == 5
+    assert document["datasets"]["films"] == {"clips": 5, "found": 4, "missing": 1}
+    assert document["files"] == {"media": 6, "unmatched": 0}
+    assert "7 clips = 4 with rows + 3 rejected (damaged 1, no_media 1, too_short 1)" in result.err
+    assert "5 rows = 2 audio-video + 3 audio" in result.err
+    assert f"next: features verify {done[0]}" in result.err
+
+
+def test_reader_gives_what_was_encoded(done: Any) -> None:
+    reader = ShardReader(done[0])
+    assert len(reader) == 5
+    assert reader.untrained
+    batch = reader.batch([0, 4])
+    assert batch["latent_mean"].shape == (2, 250, 20)
+    assert batch["clip"].shape == (2, 64, 1024)
+    assert batch["sync"].shape == (2, 192, 768)
+    assert batch["has_video"].tolist() == [True, False]
+    assert batch["caption"] == ["film 0", "tone, level 1"]
+
+
+def test_texts_are_encoded_once_and_captions_of_missing_clips_not_at_all(done: Any) -> None:
+    captions = pq.read_table(done[0] / "captions.parquet")["caption"].to_pylist()
+    assert captions[0] == ""
+    assert captions == sorted(set(captions))
+    assert {"a moving square", "film 0", "tone, level 1", "over soon"} < set(captions)
+    assert "never seen" not in captions
+
+
+def test_statistics_are_those_of_the_latents(done: Any) -> None:
+    means = []
+    for path in sorted(done[0].glob("clips/*/*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            means.append(file.get_tensor("latent_mean").double().flatten(0, 1))
+    with safe_open(done[0] / "statistics.safetensors", framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    whole = torch.cat(means)
+    name = next(name for name in found if name.endswith("mean") and found[name].shape == (20,))
+    torch.testing.assert_close(found[name].double(), whole.mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_written_names_the_machine_or_its_folders(done: Any, clips: SmallClips) -> None:
+    for path in done[0].rglob("*"):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".parquet"):
+            content = path.read_bytes()
+            for secret in (str(clips.media), str(done[0]), os.uname().nodename):
+                assert secret.encode() not in content, f"{path} holds {secret}"
+
+
+# ---- running it again -------------------------------------------------------------------------------
+
+
+def test_running_it_again_encodes_nothing_and_changes_no_byte(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
+) -> None:
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
+    before = digests(out)
+    monkeypatch.setattr(extract, "LocalDevices", None)  # nobody is started
+    assert run(*words(clips, out)).code == 3
+    assert digests(out) == before
+
+
+@pytest.mark.slow
+def test_number_of_workers_and_decoders_changes_no_byte(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    out = tmp_path / "out"
+    assert run(*extract_words(clips, out, "--workers", "2", "--decoders", "3")).code == 3
+    assert digests(out) == digests(done[0])
+
+
+@pytest.mark.slow
+def test_shares_and_seal_give_the_bytes_of_one_run(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    out = tmp_path / "out"
+    first = run(*words(clips, out, "--task", "1/2"))
+    assert first.err.splitlines()[-1] == f"next: run the other shares; features seal {out}"
+    assert not (out / "shards.json").exists()
+    assert run("seal", out).code == 2
+    run(*words(clips, out, "--task", "0/2"))
+    assert run("seal", out).code == 0
+    assert digests(out) == digests(done[0])
+
+
+def test_another_configuration_is_refused_by_its_keys(done: Any, clips: SmallClips, run: Any) -> None:
+    before = digests(done[0])
+    result = run(*words(clips, done[0], "--batch", "3", "--duration", "10"))
+    assert result.code == 12
+    assert "other options" in result.err
+    for key in ("batch.av was 2, now 3", "batch.audio was 8, now 12", "duration_s was 8.0, now 10.0"):
+        assert key in result.err
+    assert run(*words(clips, done[0], "--untrained", "1")).code == 12
+    assert digests(done[0]) == before
+
+
+def test_changed_caption_is_refused_by_its_clip(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    rows = pq.read_table(clips.manifest).to_pylist()
+    for said in rows:
+        if said["clip_id"] == "film001":
+            said["captions"] = ["another film"]
+    for name in ("films", "sounds"):
+        shutil.copytree(clips.manifest.parent / name, tmp_path / name)
+    changed = write_manifest(tmp_path / "all.parquet", rows)
+    result = run(*words(SmallClips(changed, clips.media), done[0]))
+    assert result.code == 12
+    assert "another manifest" in result.err
+    assert "films/film001" in result.err
+    assert "captions differ" in result.err
+
+
+@pytest.mark.slow
+def test_new_and_changed_media_are_encoded_and_the_rest_is_carried_over(
+    clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
+) -> None:
+    media = Path(shutil.copytree(clips.media, tmp_path / "media"))
+    here = SmallClips(clips.manifest, media)
+    out, anew = tmp_path / "out", tmp_path / "anew"
+    run(*words(here, out))
+    make_media(media / "films" / "missing.mp4", seconds=9.0, seed=5)
+    make_media(media / "films" / "film001.mp4", seconds=9.0, seed=6)
+    os.utime(media / "films" / "film000.mp4", (1, 1))  # looks changed, and is not
+    said = json.loads(run(*words(here, out, "--json")).out)
+    assert said["counts"]["kept"] == 5
+    run(*words(here, anew))
+    assert digests(out) == digests(anew)
+    monkeypatch.setattr(extract, "LocalDevices", None)
+    assert run(*words(here, out)).code == 3
+
+
+def test_carried_rows_are_not_encoded_again(clips: SmallClips, tmp_path: Path, monkeypatch: Any) -> None:
+    job = Job(
+        sample_rate_hz=16000, weights=WeightChoice(untrained_seed=0, tiny=True), precision="fp32",
+        device="cpu", threads=1, decoders=1, video_batch=2, audio_batch=8,
+        inputs=InputConfig(sample_rate_hz=16000), shard_rows=3,
+    )  # fmt: skip
+    plan = make_plan(clips.manifest, [clips.media], None, job, tmp_path / "out")
+    (task, *_) = plan.clip_tasks
+    asked = {**task.inputs, "paths": plan.paths(task), "carried": [None] * 3, "former": None}
+    first, second = tmp_path / "00000-of-00004", tmp_path / "staged"
+    first.mkdir()
+    second.mkdir()
+    encoder = TaskEncoder(job)
+    facts = encoder.work(asked, first)
+    monkeypatch.setattr(Suite, "encode_clip", None)
+    asked |= {"carried": facts["content"], "former": str(first)}
+    again = encoder.work(asked, second)
+    assert again == facts
+    assert digests(second) == digests(first)
+
+
+# ---- what goes wrong --------------------------------------------------------------------------------
+
+
+def test_row_that_is_not_finite_is_a_reject(clips: SmallClips, tmp_path: Path, monkeypatch: Any) -> None:
+    job = Job(
+        sample_rate_hz=16000, weights=WeightChoice(untrained_seed=0, tiny=True), precision="fp32",
+        device="cpu", threads=1, decoders=1, video_batch=8, audio_batch=8,
+        inputs=InputConfig(sample_rate_hz=16000), shard_rows=20,
+    )  # fmt: skip
+    plan = make_plan(clips.manifest, [clips.media], None, job, tmp_path / "out")
+    (task,) = plan.clip_tasks
+    encode = Suite.encode_sync
+
+    def broken(self: Suite, frames_btchw: torch.Tensor) -> torch.Tensor:
+        sync_btd = encode(self, frames_btchw)
+        sync_btd[1, 5, 7] = float("nan")
+        return sync_btd
+
+    monkeypatch.setattr(Suite, "encode_sync", broken)
+    asked = {**task.inputs, "paths": plan.paths(task), "carried": [None] * 7, "former": None}
+    counts = TaskEncoder(job).work(asked, tmp_path)["counts"]
+    assert counts["rejected"]["not_finite"] == 1
+    assert counts["kept"] + sum(counts["rejected"].values()) == 7
+    rejects = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    (found,) = (said for said in rejects if said["reason"] == "not_finite")
+    assert (found["clip_id"], found["part"], found["file"]) == ("film001", 0, "films/film001.mp4")
+    assert found["detail"] == "sync came out of the encoder not finite"
+
+
+def test_too_little_room_is_said_with_numbers_before_anything_is_written(
+    clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(extract, "free_bytes", lambda place: 1000)
+    result = run(*words(clips, tmp_path / "out"))
+    assert result.code == 14
+    assert "0.0 GB are free, expected room for 0.0 GB of shards" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, kib: int) -> Iterator[None]:
+    """A disk of that size at a folder."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kib", [600, 1700])
+def test_disk_that_fills_up_ends_with_14_and_the_next_run_goes_on(
+    kib: int, done: Any, clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setattr(extract, "free_bytes", lambda place: 1 << 40)
+    with mounted(disk, kib):
+        result = run(*words(clips, disk / "out"))
+        assert result.code == 14
+        assert "no space left on the disk" in result.err
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        result = run(*words(clips, disk / "out"))
+        assert result.code == 3, result.err
+        assert digests(disk / "out") == digests(done[0])
+
+
+@pytest.mark.slow
+def test_process_that_dies_is_told_and_what_is_done_is_kept(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
+) -> None:
+    out = tmp_path / "out"
+    told = extract.Extraction.told
+
+    def killing(self: Any, effort: Any) -> None:
+        told(self, effort)
+        if effort.clips:
+            os.kill(self.devices.pids[0], 9)
+
+    monkeypatch.setattr(extract.Extraction, "told", killing)
+    result = run(*words(clips, out))
+    assert result.code == 1
+    assert "the process of cpu died (SIGKILL)" in result.err
+    assert read_record(out / "text" / "00000-of-00003")
+    monkeypatch.setattr(extract.Extraction, "told", told)
+    run(*words(clips, out))
+    assert digests(out) == digests(done[0])
+
+
+def test_folder_without_any_file_of_the_manifest_is_a_mistake(
+    clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "film.mp4").write_bytes(b"another")
+    result = run(*words(SmallClips(clips.manifest, tmp_path / "other"), tmp_path / "out"))
+    assert result.code == 2
+    assert "holds 1 media file, none of which is of one of the 7 clips" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_clip_without_caption_or_label_has_the_empty_one(tmp_path: Path, run: Any) -> None:
+    make_media(tmp_path / "media" / "a.wav", video=None, audio="pcm_s16le", samples="s16",
+               layout="mono", seconds=8.5)  # fmt: skip
+    manifest = write_manifest(
+        tmp_path / "m" / "sounds" / "clips.parquet", [row("sounds", "a")], dataset="sounds",
+        media=["{clip_id}.wav"], modality="audio",
+    )  # fmt: skip
+    out = tmp_path / "out"
+    assert run(*words(SmallClips(manifest, tmp_path / "media"), out)).code == 0
+    (found,) = pq.read_table(out / "index.parquet").to_pylist()
+    assert found["text_index"] == [0]

@@ -1,0 +1,240 @@
+"""The commands of `features` as people and scripts meet them: help, exit codes, one JSON document.
+
+The options are frozen in options.txt, so that changing one is a decision:
+`python tests/features/test_features_cli.py > tests/features/options.txt`.
+"""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from small_clips import row, write_manifest
+
+from curation import console
+from curation.cli import commands
+from features import cli
+
+OPTIONS = Path(__file__).with_name("options.txt")
+COMMANDS = dict(commands(cli.features))
+HEAVY = ("torch", "duckdb", "av", "pandas", "pyarrow", "numpy", "ray", "safetensors")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def features(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `features …`; exit code, stdout, stderr."""
+
+    def run(*words: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["features", *map(str, words)])
+        code = console.run(cli.features, "features")
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_of_the_design_is_there() -> None:
+    assert set(COMMANDS) == {"extract", "seal", "verify", "info", "import", "export", "weights"}
+
+
+# ---- help -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_begins_with_a_sentence_and_shows_an_example(name: str, features: Run) -> None:
+    code, out, _ = features(name, "--help")
+    sentence = (COMMANDS[name].help or "").split("\n")[0]
+    assert code == 0
+    assert re.fullmatch(r"[A-Z].*[^.]\.", sentence)
+    assert f"Example: features {name}" in out
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]} has no help"
+            assert parameter.help.endswith("."), f"{name} {parameter.opts[0]}"
+
+
+def test_options_are_those_of_the_frozen_list() -> None:
+    assert options() == OPTIONS.read_text(encoding="utf-8"), f"changed: see {Path(__file__).name}"
+
+
+def options() -> str:
+    """Every command with its arguments and options, a line each."""
+    lines = []
+    for name, command in COMMANDS.items():
+        for parameter in command.params:
+            text = " ".join(parameter.opts)
+            if isinstance(parameter, click.Option):
+                value = "" if parameter.is_flag else f" {parameter.make_metavar(click.Context(command))}"
+                default = parameter.to_info_dict()["default"]
+                shown = "" if parameter.is_flag or default in (None, ()) else f" = {default}"
+                text += value + shown + (" …" if parameter.multiple else "")
+            else:
+                text = parameter.make_metavar(click.Context(command))
+            lines.append(f"features {name} {text}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    program = (
+        "import sys; from features.cli import features; from curation.console import run; "
+        "code = run(features, 'features'); "
+        f"print('heavy:', *sorted(set({HEAVY}) & set(sys.modules))); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+# ---- exit codes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, ("--help",)),
+        (0, ("--version",)),
+        (2, ()),
+        (2, ("nonsense",)),
+        (2, ("extract", "--sr", "48000")),
+        (2, ("extract", "--nonsense")),
+        (2, ("extract", "--task", "2/2")),
+        (2, ("seal", "nowhere")),
+        (2, ("verify", "nowhere")),
+        (2, ("info", "nowhere")),
+        (2, ("import",)),
+        (2, ("export", "nowhere", "--to", "there")),
+        (0, ("weights",)),
+    ],
+)
+def test_command_ends_with_its_exit_code(
+    code: int, words: tuple[str, ...], here: Path, features: Run
+) -> None:
+    found, _, err = features(*words)
+    assert found == code, err
+
+
+def test_bare_extract_names_the_command_that_makes_what_is_missing(here: Path, features: Run) -> None:
+    code, out, err = features("extract", "--sr", "44100")
+    assert (code, out) == (2, "")
+    assert "there is no clean manifest below manifests" in err
+    assert "run: curate clean --test vggsound,audiocaps" in err
+    folder = here / "manifests" / "clean" / "paper"
+    write_manifest(folder / "kept.parquet", [row("films", "a")])
+    (folder / "certificate.json").write_text("{}")
+    code, _, err = features("extract", "--sr", "44100")
+    assert code == 2
+    assert "there is no folder ./media" in err
+    assert "features extract --media DIR" in err
+    (here / "media").mkdir()
+    code, _, err = features("extract", "--sr", "44100")
+    assert code == 13, "that is no certificate"
+
+
+def test_extract_without_weights_names_the_command_that_fetches_them(here: Path, features: Run) -> None:
+    write_manifest(here / "manifests" / "films" / "clips.parquet", [row("films", "a")], dataset="films")
+    (here / "media").mkdir()
+    code, _, err = features("extract", "--manifest", "films")
+    assert code == 2
+    assert "features weights --fetch" in err
+
+
+def test_without_torch_the_command_that_installs_it_is_named(
+    here: Path, features: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+    )
+    code, out, err = features("extract", "--sr", "44100")
+    assert (code, out) == (1, "")
+    assert err == (
+        "features: torch: not installed here, expected what encodes — run: "
+        "pip install 'foleyproof[train]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--devices", "cuda:0,cpu"), "expected cpu, or some of the"),
+        (("--devices", "cuda:77"), "expected cpu, or some of the"),
+        (("--tiny",), "--tiny without --untrained SEED"),
+        (("--reject", "ugly"), "ugly: no flag, expected some of no_picture"),
+        (("--duration", "0.1"), "Synchformer sees 16 frames"),
+        (("--part-s", "2"), "give longer parts"),
+        (("--media", "nowhere"), "nowhere: no such folder"),
+        (("--media-list", "nowhere.csv"), "no such file"),
+        (("--manifest", "nothing"), "no such manifest"),
+    ],
+)
+def test_option_that_means_nothing_is_told(
+    words: tuple[str, ...], said: str, here: Path, features: Run
+) -> None:
+    write_manifest(here / "manifests" / "films" / "clips.parquet", [row("films", "a")], dataset="films")
+    (here / "media").mkdir()
+    untrained = () if "--tiny" in words else ("--untrained", "0", "--tiny")
+    code, out, err = features("extract", "--manifest", "films", *untrained, *words)
+    assert (code, out) == (2, ""), err
+    assert said in err
+
+
+# ---- dry run ----------------------------------------------------------------------------------------
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(here: Path, features: Run) -> None:
+    rows = [row("films", "a", captions=["one"]), row("films", "b", captions=["two"])]
+    write_manifest(
+        here / "manifests" / "films" / "clips.parquet", rows, dataset="films", media=["{clip_id}.mp4"]
+    )
+    (here / "media").mkdir()
+    for name in ("a", "spare"):
+        (here / "media" / f"{name}.mp4").write_bytes(b"film")
+    words = (
+        "extract",
+        "--manifest",
+        "films",
+        "--untrained",
+        "7",
+        "--tiny",
+        "--devices",
+        "cpu",
+        "--dry-run",
+    )
+    before = sorted(here.rglob("*"))
+    code, out, err = features(*words)
+    assert code == 0, err
+    assert out.splitlines()[-1] == (
+        "2 clips = 1 found + 1 missing; 2 media files = 1 of clips + 1 unmatched"
+    )
+    for said in (
+        "encoders: clip untrained:7:tiny",
+        "1 of 1 task over 2 captions",
+        "room: 0.8 MB expected",
+    ):
+        assert said in out
+    code, out, err = features(*words, "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["command"] == "extract"
+    assert document["tasks"] == {"text": {"all": 1, "left": 1}, "clips": {"all": 1, "left": 1}}
+    assert document["bytes"]["expected"] < document["bytes"]["free"]
+    assert err.splitlines() == [document["summary"], err.splitlines()[-1]]
+    assert sorted(here.rglob("*")) == before
+
+
+if __name__ == "__main__":
+    print(options(), end="")

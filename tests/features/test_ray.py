@@ -1,0 +1,118 @@
+"""Ray: two nodes write what the processes of one machine write, though an actor is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_clips import SmallClips, digests, extract_words, finish, start, write_small_clips
+
+from curation.errors import FoleyproofError, UsageProblem
+from curation.ray_engine import cluster
+
+# A cluster of its own process: what Ray leaves behind in one is not for the tests after it.
+CLUSTER = """
+import os, sys
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+from ray.cluster_utils import Cluster
+node = dict(num_cpus=1, object_store_memory=80 << 20, include_dashboard=False)
+cluster = Cluster(initialize_head=True, head_node_args=node)
+cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CLUSTER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> SmallClips:
+    return write_small_clips(tmp_path_factory.mktemp("clips"))
+
+
+def actors() -> list[int]:
+    """Processes in which an actor of ours lives."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            if place.name.isdecimal() and b"ray::_Actor" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_two_nodes_and_a_killed_actor_write_the_bytes_of_local_workers_and_of_shares(
+    address: str, clips: SmallClips, tmp_path: Path
+) -> None:
+    local, shares, there = (tmp_path / name for name in ("local", "shares", "ray"))
+    code, _, err = finish(start(extract_words(clips, local, "--workers", "1")))
+    assert code == 3, err
+    for share in ("0/2", "1/2"):
+        code, _, err = finish(start(extract_words(clips, shares, "--workers", "1", "--task", share)))
+        assert code == 3, err
+    code, _, err = finish(start(["seal", str(shares)]))
+    assert code == 0, err
+    known = set(actors())
+    process = start(extract_words(clips, there, "--engine", "ray", "--address", address))
+    until_s = time.monotonic() + 120
+    while not list(there.glob("clips/*.tmp-task")) and time.monotonic() < until_s:
+        assert process.poll() is None, finish(process)
+        time.sleep(0.02)
+    before = set(actors()) - known
+    assert before, "no actor was started"
+    os.kill(min(before), signal.SIGKILL)
+    after: set[int] = set()
+    while process.poll() is None and time.monotonic() < until_s:
+        after |= set(actors()) - known - before
+        time.sleep(0.05)
+    code, _, err = finish(process)
+    assert code == 3, err
+    assert after, "nobody took the place of the actor that was killed"
+    assert digests(there) == digests(local) == digests(shares)
+
+
+@pytest.mark.slow
+def test_scan_by_ray_writes_the_bytes_of_a_local_scan(
+    address: str, clips: SmallClips, tmp_path: Path
+) -> None:
+    program = [sys.executable, "-c", "from curation.cli import main; main()"]
+    scan = [*program, "scan", str(clips.media), "--manifests"]
+    for name, more in (("local", []), ("ray", ["--engine", "ray", "--address", address])):
+        done = subprocess.run([*scan, str(tmp_path / name), *more], capture_output=True, text=True)
+        assert done.returncode == 3, done.stderr
+    found, expected = (
+        {name: digest for name, digest in digests(tmp_path / where / "fingerprints").items()}
+        for where in ("ray", "local")
+    )
+    assert found == expected
+    assert len(expected) > 3
+
+
+def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(FoleyproofError, match=r"pip install 'foleyproof\[ray\]'"), cluster(None):
+        pass
+
+
+@pytest.mark.slow
+def test_address_without_a_cluster_is_told(monkeypatch: Any) -> None:
+    with pytest.raises(UsageProblem, match="no Ray cluster there"), cluster("127.0.0.1:1"):
+        pass

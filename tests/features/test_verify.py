@@ -1,0 +1,291 @@
+"""Verifying: sound folders pass, and each damage is named with its file, row and clip."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from small_shards import Planned, sealed_folder, write_tasks
+
+from curation.console import run
+from curation.errors import ManifestChanged, UsageProblem
+from curation.files import digest_of, sha256_file
+from curation.manifest import CLIP_COLUMNS, arrow_schema
+from features import index
+from features.commands.verify import verify as command
+from features.shard_file import read_header
+from features.verify import Problem, verify
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("verify") / "shards"
+    sealed_folder(out)
+    return out
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folder, tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+def shards(out: Path, kind: str) -> list[Path]:
+    return sorted(out.glob(f"*/*/{kind}-*.safetensors"))
+
+
+def clips_of(out: Path, shard: Path) -> list[str]:
+    table = index.read_table(out / index.INDEX_FILE, index.INDEX).to_pylist()
+    name = shard.relative_to(out).as_posix()
+    rows = sorted(
+        (row["row"], f"{row['dataset']}/{row['clip_id']}") for row in table if row["shard"] == name
+    )
+    return [clip for _, clip in rows]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_sound_folder_has_no_problems(folder: Path, full: bool) -> None:
+    found = verify(folder, full=full, workers=2)
+    assert found.problems == []
+    assert (found.rows, found.texts) == (9, 4)
+    if full:
+        assert found.read_bytes == sum(path.stat().st_size for path in folder.glob("*/*/*.safetensors"))
+
+
+def test_every_flipped_byte_of_a_shard_is_found_with_its_row_and_clip(copied: Path) -> None:
+    for path in (shards(copied, "av")[0], shards(copied, "audio")[0], shards(copied, "text")[1]):
+        header, sound = read_header(path), path.read_bytes()
+        for column in header.columns.values():
+            for row in range(header.rows):
+                at = column.offset_bytes + row * column.row_bytes + column.row_bytes // 3
+                path.write_bytes(sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :])
+                problems = verify(copied, full=True).problems
+                assert {problem.file for problem in problems} == {path.relative_to(copied).as_posix()}
+                assert any(problem.row is None and "sha256 is" in problem.what for problem in problems)
+                (found,) = [problem for problem in problems if problem.row is not None]
+                assert found.row == row
+                assert "crc32 of the row is" in found.what
+                if header.kind == "text":
+                    assert found.clip == repr(["take 0", "take 1"][row])
+                else:
+                    assert found.clip is not None
+                    assert found.clip.startswith(clips_of(copied, path)[row])
+        path.write_bytes(sound)
+
+
+def test_a_flipped_bit_of_the_first_row_is_found_fast(copied: Path) -> None:
+    path = shards(copied, "av")[0]
+    data = bytearray(path.read_bytes())
+    data[read_header(path).columns["latent_std"].offset_bytes + 10] ^= 1
+    path.write_bytes(data)
+    (found,) = verify(copied).problems
+    assert (found.file, found.row) == (path.relative_to(copied).as_posix(), 0)
+
+
+def test_two_shards_that_were_swapped_are_found_fast(tmp_path: Path) -> None:
+    """Same kind, rows and size: their headers are equal to the byte."""
+    sealed_folder(tmp_path / "s", [Planned(clip_id=f"c{i}") for i in range(8)])
+    first, second = (
+        tmp_path / "s" / "clips" / "00000-of-00002",
+        tmp_path / "s" / "clips" / "00001-of-00002",
+    )
+    name = "av-0000.safetensors"
+    assert read_header(first / name) == read_header(second / name)
+    held = (first / name).read_bytes()
+    shutil.copyfile(second / name, first / name)
+    (second / name).write_bytes(held)
+    found = verify(tmp_path / "s").problems
+    assert [(problem.file, problem.row) for problem in found] == [
+        (f"clips/{task}/{name}", 0) for task in ("00000-of-00002", "00001-of-00002")
+    ]
+
+
+def truncated(out: Path) -> str:
+    os.truncate(shards(out, "av")[0], 5000)
+    return r"av-0000\.safetensors: has 5,000 bytes, expected"
+
+
+def missing(out: Path) -> str:
+    shards(out, "audio")[0].unlink()
+    return r"audio-0000\.safetensors: missing"
+
+
+def missing_index(out: Path) -> str:
+    (out / index.INDEX_FILE).unlink()
+    return r"index\.parquet: sha256 is missing, expected"
+
+
+def missing_record(out: Path) -> str:
+    next(out.glob("clips/00001-*/task.json")).unlink()
+    return r"clips/00001-of-00003/task\.json: missing, changed"
+
+
+def other_format(out: Path) -> str:
+    path = shards(out, "av")[0]
+    path.write_bytes(path.read_bytes().replace(b"foleyproof-shards/1", b"foleyproof-shards/7"))
+    return r"av-0000\.safetensors: its format is 'foleyproof-shards/7'"
+
+
+def other_configuration(out: Path) -> str:
+    path = shards(out, "av")[0]
+    path.write_bytes(path.read_bytes().replace(b"test/1", b"test/2"))
+    return r"av-0000\.safetensors: its header says another configuration"
+
+
+def resealed(out: Path, table: pa.Table) -> None:
+    """Write another index, with digests that say that it is right."""
+    index.write_table(out / index.INDEX_FILE, table)
+    sealed = json.loads((out / index.SHARDS_FILE).read_text())
+    sealed["tables"][index.INDEX_FILE]["sha256"] = sha256_file(out / index.INDEX_FILE)
+    (out / index.SHARDS_FILE).write_text(json.dumps({**sealed, "digest": digest_of(sealed)}))
+
+
+def with_column(out: Path, name: str, change: Callable[[list[Any]], Any]) -> None:
+    table = index.read_table(out / index.INDEX_FILE, index.INDEX)
+    values = table.column(name).to_pylist()
+    change(values)
+    place = table.column_names.index(name)
+    column = pa.array(values, table.schema.field(name).type)
+    resealed(out, table.set_column(place, name, column))
+
+
+def duplicated(out: Path) -> str:
+    with_column(out, "clip_id", lambda values: values.__setitem__(5, values[4]))
+    return r"index\.parquet \(tones/v000\): several rows have this key"
+
+
+def beyond(out: Path) -> str:
+    with_column(out, "row", lambda values: values.__setitem__(8, 99))
+    return r"rows of it are in the index, expected rows 0 to \d once each"
+
+
+def strange(out: Path) -> str:
+    with_column(out, "shard", lambda values: values.__setitem__(2, "clips/../../x"))
+    return r"index\.parquet row 2 \(rain/s001\): shard 'clips/\.\./\.\./x', expected one"
+
+
+def no_text(out: Path) -> str:
+    with_column(out, "text_index", lambda values: values.__setitem__(1, []))
+    return r"index\.parquet row 1 \(rain/s000 part 1\): no text_index, expected at least one"
+
+
+def other_text(out: Path) -> str:
+    with_column(out, "text_index", lambda values: values.__setitem__(1, [4]))
+    return r"index\.parquet: a text_index is not one of the 4 captions"
+
+
+def other_kind(out: Path) -> str:
+    with_column(out, "has_video", lambda values: values.__setitem__(0, True))
+    return r"index\.parquet row 0 \(rain/s000\): has_video is not what its shard holds"
+
+
+def unsorted(out: Path) -> str:
+    table = index.read_table(out / index.INDEX_FILE, index.INDEX)
+    resealed(out, table.take(pa.array([1, 0, *range(2, 9)])))
+    return r"its rows are not sorted by dataset, clip_id and part"
+
+
+def other_rejects(out: Path) -> str:
+    with (out / index.REJECTS_FILE).open("ab") as file:
+        file.write(b"x")
+    return r"rejects\.parquet: sha256 is"
+
+
+DAMAGES = [truncated, missing, missing_index, missing_record, other_format, other_configuration,
+           duplicated, beyond, strange, no_text, other_text, other_kind, unsorted,
+           other_rejects]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_each_damage_is_named_and_ends_with_13(copied: Path, damage: Callable[[Path], str]) -> None:
+    said = damage(copied)
+    problems = "\n".join(str(problem) for problem in verify(copied).problems)
+    assert re.search(said, problems), problems
+    ran = CliRunner().invoke(command, [str(copied)], catch_exceptions=False)
+    assert ran.exit_code == 13
+    assert problems in ran.stdout
+
+
+def test_a_folder_of_another_version_or_edited_is_refused(copied: Path) -> None:
+    path = copied / index.SHARDS_FILE
+    sound = path.read_text()
+    path.write_text(sound.replace("foleyproof-shards/1", "foleyproof-shards/2"))
+    with pytest.raises(ManifestChanged, match="its format is 'foleyproof-shards/2'"):
+        verify(copied)
+    path.write_text(sound.replace('"rows": 9', '"rows": 10'))
+    with pytest.raises(ManifestChanged, match="its digest does not match"):
+        verify(copied)
+
+
+def test_an_unsealed_folder_says_to_seal_it(tmp_path: Path) -> None:
+    write_tasks(tmp_path / "s", [Planned(clip_id="a")])
+    with pytest.raises(UsageProblem, match="run: features seal"):
+        verify(tmp_path / "s")
+
+
+def test_the_counts_of_the_command_add_up(copied: Path) -> None:
+    os.truncate(shards(copied, "av")[0], 5000)
+    ran = CliRunner().invoke(command, [str(copied), "--json", "--full"], catch_exceptions=False)
+    document = json.loads(ran.stdout)
+    sound = document["files"] - document["wrong_files"]
+    assert f"{document['files']} files = {sound} sound + {document['wrong_files']} wrong" in ran.stderr
+    shard_count = len(list(copied.glob("*/*/*.safetensors")))
+    assert document["files"] == shard_count + 4 + 5  # tables and records
+    assert document["problems"][0] == {
+        "file": shards(copied, "av")[0].relative_to(copied).as_posix(), "row": None, "clip": None,
+        "what": document["problems"][0]["what"],
+    }  # fmt: skip
+
+
+def manifest(folder: Path, clips: dict[str, list[str]]) -> Path:
+    """A dataset as build leaves it."""
+    schema = arrow_schema(CLIP_COLUMNS)
+    rows = [
+        {"dataset": "tones", "clip_id": clip, "split": "train", "lists": [], "source": "local",
+         "source_id": clip, "captions": captions, "labels": []}
+        for clip, captions in clips.items()
+    ]  # fmt: skip
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "clips.parquet")
+    return folder
+
+
+def test_a_manifest_whose_captions_changed_ends_with_12(tmp_path: Path) -> None:
+    rows = [Planned(clip_id="a", captions=["one"]), Planned(clip_id="b", captions=["two"])]
+    sealed_folder(tmp_path / "s", rows, certificate=None)
+    same = manifest(tmp_path / "same", {"a": ["one"], "b": ["two"]})
+    words = [str(tmp_path / "s"), "--manifest"]
+    assert CliRunner().invoke(command, [*words, str(same)], catch_exceptions=False).exit_code == 0
+    other = manifest(tmp_path / "other", {"a": ["one"], "b": ["TWO"]})
+    ran = CliRunner().invoke(command, [*words, str(other)], catch_exceptions=False)
+    assert ran.exit_code == 12
+    assert "1 clip (tones/b): captions differ" in ran.stdout
+    os.truncate(shards(tmp_path / "s", "av")[0], 10)
+    assert CliRunner().invoke(command, [*words, str(other)], catch_exceptions=False).exit_code == 12
+
+
+def test_a_manifest_with_another_certificate_ends_with_12(tmp_path: Path) -> None:
+    sealed_folder(tmp_path / "s", [Planned(clip_id="a", captions=["one"])])
+    same = manifest(tmp_path / "same", {"a": ["one"]})
+    words = [str(tmp_path / "s"), "--manifest", str(same)]
+    ran = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert ran.exit_code == 12
+    assert "certificate: sha256:cccc" in ran.stdout
+    assert "none in the manifest" in ran.stdout
+
+
+def test_a_missing_manifest_is_a_usage_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["verify", str(folder), "--manifest", "nowhere"])
+    assert run(command, "verify") == 2
+
+
+def test_a_problem_reads_as_a_sentence() -> None:
+    assert str(Problem(file="f", row=3, clip="d/c", what="odd")) == "f row 3 (d/c): odd"
+    assert str(Problem(file="f", row=None, clip=None, what="odd")) == "f: odd"

@@ -31,10 +31,10 @@ class Connection(http.client.HTTPConnection):
             self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
 
 
-def no_address(url: str) -> TransferFailed:
+def no_address(url: str, by_hand: str = "--from") -> TransferFailed:
     return TransferFailed(
         f"{url}: expected http(s)://host/path without a user's name — mend the address in the card, or "
-        "get the file by hand, and use --from"
+        f"get the file by hand, and use {by_hand}"
     )
 
 

@@ -5,7 +5,7 @@
     ├── BadCard                     1   a card is incomplete, or its SQL is refused
     ├── BadMetadata                 1   a metadata file is not what its card describes
     ├── BadManifest                 1   a built file cannot be read
-    ├── BadWeights                  1   a checkpoint asks to run code, or does not fit its network
+    ├── BadWeights                  1   a checkpoint does not fit its network
     │   └── WrongWeights           13   a file of weights is not the one it should be
     ├── NotWritable                 1   a file or folder of the manifests is in the way or read-only
     ├── ManifestChanged            13   bytes differ from what a completion record or certificate says
@@ -46,11 +46,11 @@ class BadManifest(FoleyproofError):
 
 
 class BadWeights(FoleyproofError):
-    """A checkpoint asks to run code, or its tensors are not those of the network."""
+    """The tensors of a checkpoint are not those of the network, or it cannot be kept."""
 
 
 class WrongWeights(BadWeights):
-    """A file of weights has another size or digest than the published one, or than it had before."""
+    """A file of weights is not the published one, not what it was before, or asks to run code."""
 
     exit_code = 13
 

@@ -173,7 +173,7 @@ def _not_writable(place: str | Path, error: Exception) -> NotWritable:
     why = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return NotWritable(
         f"{place}: {why}; expected a place that can be read and written — change what is there, or "
-        "use another --manifests"
+        "give another"
     )
 
 
@@ -204,8 +204,11 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, *, deep: bool = True) -> None:
     """Remove what dead processes left under temporary names, and put former folders back.
+
+    Which processes live, this machine alone knows of its own: below a folder that machines share, a
+    sweep must not be deep, and the lock of whoever sweeps must be that of all who write there.
 
     Our own process id in a name is that of a dead process too: whoever holds the lock has not begun.
     """
@@ -219,7 +222,7 @@ def sweep(folder: Path) -> None:
                 _settle(path, path.with_name(name[: found.start()]))
             else:
                 remove(path)
-        folders[:] = [name for name in folders if not _TEMPORARY.search(name)]
+        folders[:] = [name for name in folders if deep and not _TEMPORARY.search(name)]
 
 
 def _is_another_living(pid: int) -> bool:

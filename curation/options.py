@@ -32,8 +32,8 @@ class CommaList(click.ParamType[tuple[str, ...]]):
 class Seconds(click.FloatRange):
     """A length of time that is a number: FloatRange lets NaN through."""
 
-    def __init__(self) -> None:
-        super().__init__(min=0, max=1e6)
+    def __init__(self, least_s: float = 0, most_s: float = 1e6) -> None:
+        super().__init__(min=least_s, max=most_s)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         seconds = super().convert(value, param, ctx)
@@ -154,5 +154,18 @@ engine = click.option(
 address = click.option(
     "--address", metavar="HOST:PORT", help="Of the head of the Ray cluster; without it this machine's."
 )
+
+
+def check_engine(engine: str, address: str | None) -> None:
+    """Raise UsageProblem where there is the address of a cluster that nobody works on."""
+    if address is not None and engine != "ray":
+        from curation.errors import UsageProblem
+
+        raise UsageProblem(
+            f"--address {address} with --engine {engine}: expected it with --engine ray — add that, or "
+            "leave --address out"
+        )
+
+
 yes = click.option("--yes", is_flag=True, help="Fetch without asking.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 _INTERVAL_S = 0.2
 
 
+def note(text: str) -> None:
+    """Say a line on stderr that stays, whatever line is being redrawn there."""
+    clear = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{clear}{text}", file=sys.stderr, flush=True)
+
+
 class Progress:
     """A line on stderr, redrawn while the block runs; nothing where stderr is no terminal."""
 
@@ -43,9 +49,22 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     def item(self, label: str, done: int | None = None, total: int | None = None) -> None:
-        """Say what is worked on now, and which of how many it is."""
-        self._label, self._db, self._unit = label, None, ""
-        self._part = None if done is None or total is None else (done, total)
+        """Say what is worked on now, and which of how many it is.
+
+        Args:
+            label: what stands behind " (" may change while the same is worked on.
+        """
+        part = None if done is None or total is None else (done, total)
+        if label.partition(" (")[0] != self._label.partition(" (")[0] and not self._continues(part):
+            self._begun = time.monotonic()  # rate and time left are of the present work
+        self._label, self._db, self._unit, self._part = label, None, "", part
+
+    def _continues(self, part: tuple[float, float] | None) -> bool:
+        """Whether it counts on towards the same total, as where each item has a label of its own."""
+        former = self._part
+        if part is None or former is None:
+            return False
+        return part[1] == former[1] and part[0] >= former[0]
 
     def bytes(self, label: str, done: int, total: int | None) -> None:
         """Say which file is coming, and how much of it is here."""
@@ -69,19 +88,20 @@ class Progress:
 
     def _line(self) -> str:
         elapsed_s = time.monotonic() - self._begun
+        told = elapsed_s >= _INTERVAL_S  # a rate of less is chance
         line = f"{self._stage} {self._label}"
         share = 0.0
         if self._part:
             done, total = self._part
             share = done / total if total else 0.0
             line += f"  {done}" + (f" of {total}" if total is not None else "") + self._unit
-            if done:
+            if done and told:
                 line += f", {done / elapsed_s:.1f}{self._unit} a second"
-        elif (percent := self._percent()) > 0:
+        elif (percent := self._percent()) > 0 and told:
             share = percent / 100
             line += f"  {percent:.0f} %, {percent / elapsed_s:.0f} % a second"
         line += f"  {elapsed_s:.0f} s"
-        if share > 0.02:
+        if share > 0.02 and told:
             line += f", about {elapsed_s * (1 - share) / share:.0f} s left"
         return line
 

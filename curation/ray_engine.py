@@ -10,11 +10,12 @@ emptied, and another actor does it again.
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,19 @@ class ActorSize:
     num_gpus: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What one machine of a cluster has, whoever uses it just now."""
+
+    num_cpus: float
+    num_gpus: float
+
+    def room(self, size: ActorSize) -> int:
+        """How many actors of that size it holds: an actor lies on one machine."""
+        pairs = ((self.num_cpus, size.num_cpus), (self.num_gpus, size.num_gpus))
+        return int(min(has // wanted for has, wanted in pairs if wanted))
+
+
 @contextmanager
 def cluster(address: str | None) -> Iterator["Engine"]:
     """A connection to a Ray cluster.
@@ -67,14 +81,15 @@ def cluster(address: str | None) -> Iterator["Engine"]:
         )
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise UsageProblem(
-            f"--address {address or 'auto'}: no Ray cluster there ({str(error).splitlines()[0]}), "
+            f"--address {address or 'auto'}: no Ray cluster there ({_first(error)}), "
             "expected the address that `ray start --head` printed — start one, or leave --engine out"
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_end)  # Ray's own would end us as if all were done
     engine = Engine(ray)
     try:
-        yield engine
+        with redirect_stdout(sys.stderr):  # where Ray's own words on actors that died would go to data
+            yield engine
     finally:
         engine.close()
         ray.shutdown()
@@ -104,18 +119,21 @@ class Engine:
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
-        self._remotes: list[_Remote] = []
+        self._crews: list[_Crew] = []
 
     def room(self, size: ActorSize = ActorSize()) -> int:
-        """How many actors of that size the cluster holds."""
-        has = self._ray.cluster_resources()
-        wants = {"CPU": size.num_cpus, "GPU": size.num_gpus}
-        return max(1, int(min(has.get(name, 0) / wanted for name, wanted in wants.items() if wanted)))
+        """How many actors of that size the machines of the cluster hold, but at least one."""
+        return max(1, sum(machine.room(size) for machine in self.machines()))
 
     @property
     def num_gpus(self) -> int:
         """Of all machines."""
-        return int(self._ray.cluster_resources().get("GPU", 0))
+        return int(sum(machine.num_gpus for machine in self.machines()))
+
+    def machines(self) -> list[Machine]:
+        """Those that are up."""
+        up = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
+        return [Machine(num_cpus=has.get("CPU", 0.0), num_gpus=has.get("GPU", 0.0)) for has in up]
 
     def worker(
         self,
@@ -131,25 +149,25 @@ class Engine:
             tell: told here what the work there tells.
         """
 
-        idle: deque[_Remote] = deque()
+        crew = _Crew(self._ray, make, size, tell)
+        self._crews.append(crew)
 
         @contextmanager
         def worker(stop: threading.Event) -> Iterator[RemoteWork]:
+            remote = _Remote(crew, stop)
             try:
-                remote = idle.pop()
-            except IndexError:
-                remote = _Remote(self._ray, make, size, tell)
-                self._remotes.append(remote)
-            remote.stop = stop
-            yield remote.work
-            idle.append(remote)
+                yield remote.work
+            except BaseException:
+                remote.close()
+                raise
+            remote.leave()
 
         return worker
 
     def close(self) -> None:
         """End all actors."""
-        for remote in self._remotes:
-            remote.close()
+        for crew in self._crews:
+            crew.close()
 
 
 class _Actor:
@@ -181,8 +199,8 @@ class _Actor:
             return None, error
 
 
-class _Remote:
-    """An actor, and another where it dies; for one thread."""
+class _Crew:
+    """The actors of one kind: those that somebody gives work, and those that are free for it."""
 
     def __init__(
         self,
@@ -191,9 +209,51 @@ class _Remote:
         size: ActorSize,
         tell: Tell,
     ) -> None:
-        self._ray, self._make, self._size, self._tell = ray, make, size, tell
+        self.ray, self.make, self.size, self.tell = ray, make, size, tell
+        self.at_work: set[Any] = set()  # they began; several threads add and discard
+        self._free: deque[Any] = deque()
+
+    def asked_for(self) -> Any:
+        """An actor that begins once there is room for it."""
+        kind = self.ray.remote(
+            num_cpus=self.size.num_cpus,
+            num_gpus=self.size.num_gpus,
+            max_restarts=0,  # which task it was at is known here alone
+            max_concurrency=2,  # the work, and questions
+        )(_Actor)
+        return kind.remote(self.make)
+
+    def take(self) -> Any:
+        """A free actor; None: there is none."""
+        try:
+            actor = self._free.pop()
+        except IndexError:
+            return None
+        self.at_work.add(actor)
+        return actor
+
+    def leave(self, actor: Any) -> None:
+        """Let others have an actor."""
+        self._free.append(actor)
+        self.at_work.discard(actor)
+
+    def end(self, actor: Any) -> None:
+        """End an actor, and all processes it started."""
+        self.at_work.discard(actor)
+        self.ray.kill(actor)
+
+    def close(self) -> None:
+        """End all of them."""
+        for actor in (*self._free, *self.at_work):
+            self.end(actor)
+
+
+class _Remote:
+    """An actor, and another where it dies; for one thread."""
+
+    def __init__(self, crew: _Crew, stop: threading.Event) -> None:
+        self._ray, self._crew, self._stop = crew.ray, crew, stop
         self._actor: Any = None
-        self.stop = threading.Event()  # of the run that it works for
 
     def work(self, given: Any, folder: Path) -> dict[str, Any]:
         """Have the task done, by as many actors one after another as it takes."""
@@ -223,46 +283,61 @@ class _Remote:
         asked_s = time.monotonic()
         while True:
             ready, _ = self._ray.wait([answer], timeout=_LOOKS_S)
-            if self.stop.is_set():
+            if self._stop.is_set():
                 self.close()
                 raise Stopped
             if ready or time.monotonic() - asked_s > _TELLS_S:
                 for told in self._ray.get(actor.told.remote()):
-                    self._tell(told)
+                    self._crew.tell(told)
                 asked_s = time.monotonic()
             if ready:
                 found: tuple[dict[str, Any] | None, FoleyproofError | None] = self._ray.get(answer)
                 return found
 
     def _started(self) -> Any:
-        kind = self._ray.remote(
-            num_cpus=self._size.num_cpus,
-            num_gpus=self._size.num_gpus,
-            max_restarts=0,  # which task it was at is known here alone
-            max_concurrency=2,  # the work, and questions
-        )(_Actor)
-        self._actor = kind.remote(self._make)
-        begun_s = time.monotonic()
+        """An actor that is free, or a new one; where there is no room, whichever comes first.
+
+        As long as others work, one waits: they come free when no task is left but those that wait.
+        """
+        crew = self._crew
+        self._actor = crew.take()
+        if self._actor is not None:
+            return self._actor
+        self._actor = crew.asked_for()
         begins = self._actor.pid.remote()
+        idle_s = time.monotonic()
         while not self._ray.wait([begins], timeout=_LOOKS_S)[0]:
-            if self.stop.is_set():
+            if self._stop.is_set():
                 self.close()
                 raise Stopped
-            if time.monotonic() - begun_s > _START_S:
+            if (free := crew.take()) is not None:
+                self.close()
+                self._actor = free
+                return free
+            if crew.at_work:
+                idle_s = time.monotonic()
+            elif time.monotonic() - idle_s > _START_S:
                 self.close()
                 raise WorkerLost(
-                    f"no room for an actor with {self._size.num_cpus:g} CPUs and "
-                    f"{self._size.num_gpus:g} GPUs within {_START_S:.0f} s, expected it in the "
-                    "cluster — give fewer --workers"
+                    f"no room for an actor with {crew.size.num_cpus:g} CPUs and "
+                    f"{crew.size.num_gpus:g} GPUs within {_START_S:.0f} s, expected it on one machine "
+                    "of the cluster — give fewer --threads or --decoders, or a cluster with room"
                 )
+        crew.at_work.add(self._actor)
         self._ray.get(begins)
         return self._actor
+
+    def leave(self) -> None:
+        """Let another thread have the actor."""
+        actor, self._actor = self._actor, None
+        if actor is not None:
+            self._crew.leave(actor)
 
     def close(self) -> None:
         """End the actor, and all processes it started."""
         actor, self._actor = self._actor, None
         if actor is not None:
-            self._ray.kill(actor)
+            self._crew.end(actor)
 
 
 def _first(error: BaseException) -> str:

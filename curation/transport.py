@@ -68,6 +68,7 @@ class Transport:
     attempts: int = 5  # without one new byte in between
     timeout_s: float = 30.0  # without any byte
     pause_s: float = 0.5  # between two requests to one host
+    by_hand: str = "--from"  # the option for files that were got by hand, which messages name
     backoff_s: float = 1.0  # after a first failure; doubled after each
     longest_wait_s: float = 300.0  # of a Retry-After: above it, the run ends
     slowest_bytes_per_s: float = 512.0  # below it for as long as the timeout: stalled
@@ -291,21 +292,27 @@ class Transport:
             raise _Broken(said, wait_s=wait_s, refused=status == 429)
         if status in _REFUSED:
             raise RemoteRefuses(
-                f"{url}: {said}, expected the file — get it by hand and give its folder with --from"
+                f"{url}: {said}, expected the file — get it by hand and give its folder with "
+                f"{self.by_hand}"
             )
-        raise TransferFailed(f"{url}: {said}, expected the file — get it by hand, and use --from")
+        raise TransferFailed(
+            f"{url}: {said}, expected the file — get it by hand, and use {self.by_hand}"
+        )
 
     def _redirected(self, url: str, location: str | None) -> str:
         if not location:
-            raise TransferFailed(f"{url}: a redirect to nowhere — get the file by hand, and use --from")
+            raise TransferFailed(
+                f"{url}: a redirect to nowhere, expected an address — get the file by hand, and use "
+                f"{self.by_hand}"
+            )
         try:
             place = urljoin(url, location)
         except ValueError as error:
-            raise no_address(location) from error
+            raise no_address(location, self.by_hand) from error
         if urlsplit(url).scheme == "https" and urlsplit(place).scheme != "https":
             raise TransferFailed(
                 f"{url}: a redirect from https to {place} is refused — get the file by hand, and "
-                "use --from"
+                f"use {self.by_hand}"
             )
         return place
 
@@ -314,11 +321,11 @@ class Transport:
         try:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-                raise no_address(url)
+                raise no_address(url, self.by_hand)
             port = parts.port or (443 if parts.scheme == "https" else 80)
             found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except ValueError as error:  # a bracket too few, a port above 65,535, a host of 300 letters
-            raise no_address(url) from error
+            raise no_address(url, self.by_hand) from error
         except OSError as error:
             raise _Broken(f"{parts.hostname}: {error.strerror or error}") from error
         addresses = [str(entry[4][0]) for entry in found]

@@ -1,32 +1,21 @@
 """From the words of `features extract` to a plan, a job and the machines for it."""
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from curation.errors import FoleyproofError, UsageProblem
+from curation.errors import UsageProblem
 from curation.ray_engine import Engine
 from curation.tasks import ALL, Share
 from features.job import Job
 from features.prepared import InputConfig
+from features.remote import decoders_of
 from features.weights import WeightChoice
 
 MEDIA = Path("media")
 _AUDIO_CLIPS = 4  # for each clip with picture that a batch has: sounds are small
-_NEEDED = ("torch", "torchaudio", "torchvision", "open_clip", "safetensors")
-
-
-def check_installed() -> None:
-    """Raise FoleyproofError where the packages of the extra `train` are not there."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise FoleyproofError(
-            f"{', '.join(missing)}: not installed here, expected what encodes — run: "
-            "pip install 'foleyproof[train]'"
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +34,21 @@ class Asked:
     share: Share = ALL
 
 
-def job_of(asked: Asked, devices: Sequence[str]) -> Job:
+def job_of(asked: Asked, devices: Sequence[str], engine: Engine | None = None) -> Job:
     """What all tasks have in common, on devices of one kind."""
     from features.encoders.suite import default_precision
 
-    cores = len(os.sched_getaffinity(0))
+    if engine is None:
+        decoders = max(1, len(os.sched_getaffinity(0)) // len(devices))
+    else:
+        decoders = decoders_of(engine, devices[0])
     return Job(
         sample_rate_hz=asked.inputs.sample_rate_hz,
         weights=asked.weights,
         precision=asked.precision or default_precision(devices[0]),
         device=devices[0],
         threads=asked.threads,
-        decoders=asked.decoders or max(1, cores // len(devices)),
+        decoders=asked.decoders or decoders,
         video_batch=asked.batch,
         audio_batch=asked.batch * _AUDIO_CLIPS,
         inputs=asked.inputs,
@@ -68,12 +60,17 @@ def devices_of(asked: Asked, engine: Engine | None) -> list[str]:
     """A device for each worker of this machine; of Ray, whose actors see one each, its kind.
 
     Raises:
-        UsageProblem: there is no such device, or devices are of several kinds.
+        UsageProblem: there is no such device, or devices are of several kinds, or of several actors.
     """
     import torch
 
     num_gpus = torch.cuda.device_count() if engine is None else engine.num_gpus
     named = list(asked.devices or ())
+    if engine is not None and (len(named) > 1 or not {*named} <= {"cpu", "cuda", "cuda:0"}):
+        raise UsageProblem(
+            f"--devices {','.join(named)} with --engine ray: each actor sees one device, expected cpu "
+            "or cuda — give one of them; --workers says how many actors work"
+        )
     if not named:
         if engine is not None:
             return ["cuda:0" if num_gpus else "cpu"]

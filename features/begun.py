@@ -1,20 +1,20 @@
 """What a folder of shards was begun with: `extract.json`, written first, and refused to be another."""
 
-import contextlib
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from curation.errors import ConfigDiffers, Locked
-from curation.files import digest_of, disk_space, locked, remove
+import numpy as np
+import pyarrow as pa
+
+from curation.errors import ConfigDiffers
+from curation.files import digest_of, disk_space, remove
 from curation.tasks import part_folders, write_sealed
 from features import index
 from features.plan import Plan
+from features.seal import PATIENCE_S, alone
 from features.shard_file import FORMAT
 
-_PATIENCE_S = 120.0  # for other processes that begin or seal the same
-_LOOKS_S = 0.2
 _MOST_LINES = 6  # of differences in a message
 _CLIP = ("dataset", "clip_id")
 
@@ -49,30 +49,23 @@ def check(out: Path, plan: Plan) -> None:
 
 
 def begin(out: Path, plan: Plan, *, changes: bool) -> None:
-    """Say what is made in a folder; where tasks are to be done, it is sealed no more."""
-    with _patiently(out):
+    """Say what is made in a folder; where tasks are to be done, it is sealed no more.
+
+    Other machines may be at its tasks, whose files are theirs: no folder of a task is looked into.
+
+    Raises:
+        ConfigDiffers: it was begun with another configuration.
+        Locked: another process seals it, for long.
+    """
+    with disk_space(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with alone(out, option="--out", patience_s=PATIENCE_S):
         check(out, plan)
         if not (out / index.EXTRACT_FILE).is_file():
             write_sealed(out / index.EXTRACT_FILE, document_of(plan))
         if changes:
             with disk_space(out):
                 remove(out / index.SHARDS_FILE)
-
-
-@contextlib.contextmanager
-def _patiently(out: Path) -> Iterator[None]:
-    """The lock of the folder: processes that share its tasks begin at the same time, and wait."""
-    until_s = time.monotonic() + _PATIENCE_S
-    with contextlib.ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(locked(out))
-                break
-            except Locked:
-                if time.monotonic() > until_s:
-                    raise
-            time.sleep(_LOOKS_S)
-        yield
 
 
 def _differing(former: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> list[str]:
@@ -83,14 +76,31 @@ def _differing(former: Mapping[str, Any], wanted: Mapping[str, Any], above: str 
         if isinstance(was, dict) and isinstance(now, dict):
             lines += _differing(was, now, f"{above}{key}.")
         elif was != now:
-            lines.append(f"{above}{key} was {was}, now {now}")
+            place = above.removeprefix("preprocessing.")
+            lines.append(f"{place}{key} was {_in_words(was)}, now {_in_words(now)}")
     return lines
+
+
+def _in_words(value: Any) -> str:
+    """A value of a description for people."""
+    if value is None or value in ([], {}):
+        return "not given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    return str(value)
+
+
+def _of_clips(manifest: pa.Table, clips: pa.Table) -> pa.Table:
+    """The rows of these clips; by their numbers, since Arrow joins no tables that have lists."""
+    keys = manifest.select(_CLIP).append_column("place", pa.array(np.arange(manifest.num_rows)))
+    found = keys.join(clips, list(_CLIP), join_type="left semi").column("place").to_numpy()
+    return manifest.take(pa.array(np.sort(found)))
 
 
 def _of_manifests(out: Path, former: Mapping[str, Any], plan: Plan) -> list[str]:
     """What the manifest says otherwise of the clips that are done, else that its bytes differ."""
-    import pyarrow as pa
-
     folders = part_folders(out / index.CLIPS)
     rows = [index.ROWS.empty_table()]
     rejects = [index.REJECTS.empty_table()]
@@ -100,7 +110,7 @@ def _of_manifests(out: Path, former: Mapping[str, Any], plan: Plan) -> list[str]
     manifest = plan.manifest.table
     if len(folders) < former.get("tasks", {}).get(index.CLIPS, 0):  # some clips had no turn yet
         tried = pa.concat_tables([done.select(_CLIP), failed.select(_CLIP)]).group_by(list(_CLIP))
-        manifest = manifest.join(tried.aggregate([]), list(_CLIP), join_type="left semi")
+        manifest = _of_clips(manifest, tried.aggregate([]))
     lines = index.differences(done, failed, former.get("certificate"), manifest, plan.certificate)
     then, now = former.get("manifest", {}), plan.manifest
     if not lines:

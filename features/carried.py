@@ -1,19 +1,24 @@
 """Rows that lie in the former part of a task, for clips whose files are as they were.
 
 The former part is read where it lies while the new one is made beside it. What the machine did to a
-clip, such as a timeout, is not carried over: it may go better now.
+clip, such as a timeout, is not carried over: it may go better now. Nor are rows whose bytes are not
+those that were written.
 """
 
+import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
 
+from curation.errors import ManifestChanged
 from features import index
 from features.lanes import Entry, Row
 from features.rows import BY_MACHINE, reject_row
+from features.shard_file import ITEM_BYTES, Header, columns_of, read_header, spec_of
 
 _FROM_INPUTS = ("split", "captions")
 _PLACE = ("shard", "row", "crc32")
@@ -22,11 +27,11 @@ _PLACE = ("shard", "row", "crc32")
 class Former:
     """The rows and rejects of a former part, by clip."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None, about: Mapping[str, Any]) -> None:
+        self._folder, self._spec = folder, spec_of(about)
         self._rows: dict[tuple[str, str], list[Row]] = {}
         self._rejects: dict[tuple[str, str], list[Row]] = {}
-        self._files: dict[str, Any] = {}
+        self._headers: dict[str, Header] = {}
         if folder is not None:
             for name, schema, found in (
                 (index.ROWS_FILE, index.ROWS, self._rows),
@@ -45,18 +50,57 @@ class Former:
         rows, rejects = self._rows.get(key, []), self._rejects.get(key, [])
         if not (rows or rejects) or any(row["reason"] in BY_MACHINE for row in rejects):
             return None
+        if not all(self._is_whole(row) for row in rows):
+            return None
         entries = []
         for row in rows:
             said = {name: value for name, value in row.items() if name not in _PLACE}
             said |= {name: inputs[name] for name in _FROM_INPUTS}
             said["caption_digest"] = index.caption_digest(inputs["captions"])
-            entries.append(Entry(row=said, tensors=self._tensors(row)))
+            entries.append(Entry(row=said, tensors=partial(self._tensors, row)))
         told = [reject_row(inputs, row["part"], row["reason"], row["detail"]) for row in rejects]
         return entries, told
 
+    def _is_whole(self, row: Row) -> bool:
+        """Whether the bytes of a row are those that were written."""
+        try:
+            columns = self._read(row)
+        except (OSError, ManifestChanged):
+            return False
+        crc32 = 0
+        for values in columns.values():
+            crc32 = zlib.crc32(values.data, crc32)
+        return bool(crc32 == row["crc32"])
+
     def _tensors(self, row: Row) -> dict[str, torch.Tensor]:
+        """The columns of a row, bf16."""
+        shapes = self._shapes(row)
+        return {
+            name: torch.from_numpy(values).view(torch.bfloat16).reshape(shapes[name])
+            for name, values in self._read(row).items()
+        }
+
+    def _shapes(self, row: Row) -> dict[str, tuple[int, ...]]:
+        return columns_of("av" if row["has_video"] else "audio", self._spec)
+
+    def _read(self, row: Row) -> dict[str, np.ndarray]:
+        """The bits of a row, int16, by column in the order of the file.
+
+        Raises:
+            ManifestChanged: its shard cannot be read, or is another.
+        """
         assert self._folder is not None, "it has rows"
-        if row["shard"] not in self._files:
-            self._files[row["shard"]] = safe_open(self._folder / row["shard"], framework="pt")
-        file = self._files[row["shard"]]
-        return {name: file.get_slice(name)[row["row"]] for name in file.keys()}  # noqa: SIM118 - no dict
+        path = self._folder / row["shard"]
+        if path.name not in self._headers:
+            self._headers[path.name] = read_header(path)
+        header = self._headers[path.name]
+        if {name: column.shape for name, column in header.columns.items()} != self._shapes(row):
+            raise ManifestChanged(
+                f"{path}: holds other columns, expected those of its rows — run extract again"
+            )
+        bits = {}
+        with path.open("rb") as stream:
+            for name, column in header.columns.items():
+                stream.seek(column.offset_bytes + row["row"] * column.row_bytes)
+                bits[name] = np.fromfile(stream, np.int16, column.row_bytes // ITEM_BYTES)
+        return bits

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from curation.errors import BadWeights, WrongWeights
+from curation.errors import WrongWeights
 from curation.files import canonical_json, replacing
 from features.checkpoint_kind import kind_of
 
@@ -37,8 +37,8 @@ def read_tensors(path: Path, *, inside: str | None = None) -> dict[str, torch.Te
         inside: a key of the checkpoint under which they lie, if it is there.
 
     Raises:
-        WrongWeights: truncated, damaged, or no checkpoint at all.
-        BadWeights: it asks to run code, or holds other things than tensors.
+        WrongWeights: truncated, damaged, no checkpoint at all; it asks to run code, or holds other
+            things than tensors.
     """
     kind = kind_of(path)
     if kind == "safetensors":
@@ -49,12 +49,12 @@ def read_tensors(path: Path, *, inside: str | None = None) -> dict[str, torch.Te
     if isinstance(found, Mapping) and inside in found:
         found = found[inside]
     if not isinstance(found, Mapping):
-        raise BadWeights(
+        raise WrongWeights(
             f"{path}: holds a {type(found).__name__}, expected tensors by name — give a state dict"
         )
     others = [f"{k} ({type(v).__name__})" for k, v in found.items() if not _is_plain(v)]
     if others or not found:
-        raise BadWeights(
+        raise WrongWeights(
             f"{path}: holds {', '.join(others[:3]) or 'nothing'}, expected only tensors by name — give "
             "a state dict without what surrounds it"
         )
@@ -76,7 +76,7 @@ def _unpickle(path: Path, *, mapped: bool) -> object:
     except pickle.UnpicklingError as error:
         named = _CODE.search(str(error))
         does = f"asks to run {named[1] or named[2]}" if named else "is a pickle that may run code"
-        raise BadWeights(
+        raise WrongWeights(
             f"{path}: {does} when it is read, expected tensors and nothing else — it was refused; get "
             "the file from where it was published, or as safetensors"
         ) from error

@@ -86,7 +86,11 @@ class Digests:
         return os.path.relpath(path, self._folder)
 
     def _read(self) -> dict[str, Note]:
-        """All notes; those of another form are as good as none: what they are about is hashed again."""
+        """All notes.
+
+        Raises:
+            BadWeights: the file of notes is damaged.
+        """
         try:
             found = json.loads(self._file.read_text(encoding="utf-8"))
             return {str(key): Note(**note) for key, note in found.items()}

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from curation.errors import BadWeights, FoleyproofError
 from curation.media.locate import as_text
 from curation.verdict import Reason
 from features import index
@@ -23,9 +24,10 @@ from features.carried import Former
 from features.encoders.suite import Suite, load_suite
 from features.feeding import Feed, feed
 from features.job import Effort, Facts, Job
-from features.lanes import Batch, Cutter, Entry, Row
+from features.lanes import Batch, Buffers, Cutter, Entry, Row
 from features.plan import ROW
 from features.prepared import Part, Prepared, Request
+from features.riding import riders_of
 from features.rows import Counts, index_row, reject_row, write_tables
 from features.shard_file import Kind, ShardSeries
 from features.statistics import Group, LatentSums
@@ -41,13 +43,14 @@ class TaskEncoder:
     def __init__(self, job: Job, tell: Tell = lambda effort: None) -> None:
         self.job, self.tell = job, tell
         self._suite: Suite | None = None
+        self.sizes: dict[Kind, int] = {"av": job.video_batch, "audio": job.audio_batch}
+        self.buffers = Buffers(self.sizes)
 
     @property
     def suite(self) -> Suite:
         """The encoders; loaded when they are first needed."""
         if self._suite is None:
             job = self.job
-            torch.set_num_threads(job.threads)
             self._suite = load_suite(
                 job.weights,
                 sample_rate_hz=job.sample_rate_hz,
@@ -62,11 +65,26 @@ class TaskEncoder:
         Args:
             request: the inputs of the task; for clips also `paths`, where the files are, and `carried`,
                 for each row the digest of its file where that is as it was in the former part.
+
+        Raises:
+            FoleyproofError: the device has too little memory for a batch.
+            BadWeights: the feature of a caption is not finite.
         """
-        with torch.inference_mode():
-            return (
-                self._texts(request, folder) if "captions" in request else self._clips(request, folder)
-            )
+        torch.set_num_threads(self.job.threads)  # of the present thread alone; it decides the last bits
+        work = self._texts if "captions" in request else self._clips
+        try:
+            with torch.inference_mode():
+                return work(request, folder)
+        except torch.OutOfMemoryError as error:
+            raise FoleyproofError(self._out_of_memory(error)) from error
+
+    def _out_of_memory(self, error: Exception) -> str:
+        what = str(error).splitlines()[0].rstrip(".")
+        return (
+            f"{self.job.device}: {what}, expected room for the encoders and a batch of "
+            f"{self.job.video_batch} clips — end what else is on the device and run the same command "
+            "again, or give a smaller --batch and another --out"
+        )
 
     def _texts(self, request: dict[str, Any], folder: Path) -> Facts:
         captions: list[str] = request["captions"]
@@ -76,13 +94,21 @@ class TaskEncoder:
                 some = captions[begin : begin + _TEXTS_AT_ONCE]
                 begun_s = time.monotonic()
                 for caption, text_td in zip(some, self.suite.encode_text(some), strict=True):
-                    assert bool(text_td.isfinite().all()), f"the feature of {caption!r} is not finite"
+                    self._check_finite(caption, text_td)
                     _, _, crc32 = series.add({"text": text_td})
                     rows.append({"caption": caption, "crc32": crc32})
                 self.tell(Effort(texts=len(some), busy_s=time.monotonic() - begun_s))
         table = index.table_of(rows, index.TASK_CAPTIONS)
         index.write_table(folder / index.CAPTIONS_FILE, table)
         return {"captions": len(captions)}
+
+    def _check_finite(self, caption: str, text_td: torch.Tensor) -> None:
+        if not bool(text_td.isfinite().all()):
+            raise BadWeights(
+                f"caption {caption!r}: its feature came out of CLIP not finite in {self.job.precision}, "
+                "expected numbers — run features weights --check, and extract with --precision fp32 and "
+                "another --out"
+            )
 
     def _clips(self, request: dict[str, Any], folder: Path) -> Facts:
         series: dict[Kind, ShardSeries] = {
@@ -112,12 +138,14 @@ class _ClipTask:
     ) -> None:
         self._encoder, self._request, self._folder, self._series = encoder, request, folder, series
         self._inputs = [dict(zip(ROW, row, strict=True)) for row in request["rows"]]
-        self._former = Former(Path(request["former"]) if request.get("former") else None)
-        sizes: dict[Kind, int] = {"av": encoder.job.video_batch, "audio": encoder.job.audio_batch}
-        self._cutter = Cutter(sizes, self._row_of, self._reject_of)
+        self._former = Former(
+            Path(request["former"]) if request.get("former") else None, request["about"]
+        )
+        self._cutter = Cutter(encoder.sizes, encoder.buffers, self._row_of, self._reject_of)
         self._rows: list[Row] = []
         self._not_finite: list[Row] = []
         self._sums = LatentSums()
+        self._riders = riders_of(request, encoder.job.inputs)
         self._stop = threading.Event()
         self._feed: Feed | None = None
 
@@ -128,6 +156,8 @@ class _ClipTask:
             begun_s, told = time.monotonic(), Effort()
             for batch in ahead:
                 self._write(batch)
+                if batch.buffer is not None:
+                    self._encoder.buffers.give_back(batch.kind, batch.buffer)
                 effort = Effort(
                     clips=batch.clips,
                     busy_s=time.monotonic() - begun_s - told.busy_s,
@@ -164,6 +194,7 @@ class _ClipTask:
                 else:
                     answered, prepared = next(decoded)
                     assert answered.number == request.number, "answers come in the order of requests"
+                    self._riders.take(self._inputs[request.number], prepared)
                     yield request, prepared
 
     def _request_of(self, number: int) -> Request:
@@ -176,6 +207,7 @@ class _ClipTask:
             split=row["role"],  # a split trains or does not by its role, whatever it is called
             sound_only=row["sound_only"],
             number=number,
+            scan=self._riders.wants(row, self._request["paths"][number]),
         )
 
     def _ready(self, request: Request) -> list[Entry] | None:
@@ -208,7 +240,7 @@ class _ClipTask:
     def _write(self, batch: Batch) -> None:
         encoded = self._encoded(batch)
         for entry in batch.entries:
-            tensors = entry.tensors if entry.tensors is not None else next(encoded)
+            tensors = entry.tensors() if entry.tensors is not None else next(encoded)
             if not all(bool(values.isfinite().all()) for values in tensors.values()):
                 names = [name for name, values in tensors.items() if not bool(values.isfinite().all())]
                 inputs = {**entry.row, "file": self._file_of(entry.row)}
@@ -231,14 +263,15 @@ class _ClipTask:
 
     def _encoded(self, batch: Batch) -> Iterator[Tensors]:
         """The columns of each row that needs an encoder, bf16."""
-        if not batch.wave_bs.numel():
+        inputs, num = batch.buffer, batch.num_new
+        if inputs is None:
             return
         suite = self._encoder.suite
-        mean_bnc, std_bnc = suite.encode_audio(batch.wave_bs)
+        mean_bnc, std_bnc = suite.encode_audio(inputs.wave_bs[:num])
         columns = {"latent_mean": mean_bnc, "latent_std": std_bnc}
-        if batch.clip_btchw is not None and batch.sync_btchw is not None:
-            columns["clip"] = suite.encode_clip(batch.clip_btchw)
-            columns["sync"] = suite.encode_sync(batch.sync_btchw)
+        if inputs.clip_btchw is not None and inputs.sync_btchw is not None:
+            columns["clip"] = suite.encode_clip(inputs.clip_btchw[:num])
+            columns["sync"] = suite.encode_sync(inputs.sync_btchw[:num])
         for at in range(len(mean_bnc)):
             yield {name: values[at] for name, values in columns.items()}
 
@@ -247,5 +280,6 @@ class _ClipTask:
         rejects = [*self._cutter.rejects, *self._not_finite]
         counts = Counts.of(self._inputs, self._rows, rejects)
         write_tables(self._folder, self._rows, rejects)
+        self._riders.close()
         content = [self._cutter.content.get(number) for number in range(len(self._inputs))]
         return {"counts": asdict(counts), "sums": self._sums.facts(), "content": content}

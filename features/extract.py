@@ -20,7 +20,8 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from curation.errors import Locked, NoSpace, UsageProblem
+from curation.errors import ConfigDiffers, NoSpace, UsageProblem
+from curation.progress import note
 from curation.ray_engine import Engine
 from curation.tables import number
 from curation.tasks import ALL, Share, Task, Work, is_done, read_record, run, sealing, still_busy
@@ -30,11 +31,11 @@ from features.local import LocalDevices
 from features.notes import Notes
 from features.plan import Need, Plan
 from features.remote import actor_size, remote_device
+from features.riding import Arrived, Ride
 from features.rows import Counts
-from features.seal import Sealed, seal
+from features.seal import PATIENCE_S, Sealed, seal
+from features.weights import prepare
 
-_PATIENCE_S = 120.0  # for another process that seals the same
-_LOOKS_S = 0.2
 Progress = Callable[..., Any]
 DeviceWork = Callable[[dict[str, Any], Path], Facts]
 DeviceWorker = Callable[[Event], AbstractContextManager[DeviceWork]]
@@ -65,6 +66,7 @@ class Extracted:
     done: int
     sealed: Sealed | None  # None: other shares are still to be done
     effort: Effort  # of this run
+    fingerprints: Arrived | None  # that were made on the same decode; None: none were asked for
     elapsed_s: float
     workers: int
 
@@ -72,10 +74,27 @@ class Extracted:
 class Extraction:
     """One run over a plan."""
 
-    def __init__(self, plan: Plan, job: Job, out: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        job: Job,
+        out: Path,
+        progress: Progress,
+        *,
+        scan: Path | None = None,
+        hashing: Progress = lambda *told: None,
+    ) -> None:
+        """What is to be done.
+
+        Args:
+            scan: the manifests whose fingerprints are made on the same decode; None: none are.
+            hashing: told of files of weights that are read or converted.
+        """
+        self._hashing = hashing
         self.plan, self.job, self.out, self._progress = plan, job, out, progress
         self._clips, self._text = out / index.CLIPS, out / index.TEXT
         self._notes = Notes(self._clips, plan.paths)
+        self._ride = None if scan is None else Ride(scan, out, sorted(plan.manifest.cards), job.inputs)
         self._lock = Lock()
         self.effort = Effort()
         self.devices: LocalDevices | None = None  # while it runs on this machine
@@ -105,10 +124,15 @@ class Extraction:
         return known
 
     def need(self, texts: Sequence[Task], clips: Sequence[Task]) -> Need:
-        """Room that these tasks take on the disk."""
-        return self.plan.need(self.job.inputs.sequence, clips, texts)
+        """Room that these tasks take on the disk, beside what lies there."""
+        return self.plan.need(self.job.inputs.sequence, clips, texts, former=self._former_bytes)
 
-    def _check_media(self) -> None:
+    def _former_bytes(self, task: Task) -> int:
+        """Of the part that a task over clips will replace."""
+        files = (path for path in (self._clips / task.name).glob("*") if path.is_file())
+        return sum(path.stat().st_size for path in files)
+
+    def check_media(self) -> None:
         """Raise UsageProblem where not a single clip has a file: the folder is another one."""
         media = self.plan.media
         if media.found == 0:
@@ -116,17 +140,32 @@ class Extraction:
             raise UsageProblem(
                 f"{places}: holds {number(media.num_files, 'media file')}, none of which is of one of "
                 f"the {number(self.plan.manifest.table.num_rows, 'clip')} of {self.plan.manifest.name}, "
-                "expected file names as in the cards of its datasets — give another --media, or "
-                "--media-list"
+                f"expected file names as in the cards of its datasets{self.plan.one_name()} — give "
+                "another --media, or --media-list"
+            )
+
+    def _check_lost(self, tasks: Sequence[Task]) -> None:
+        """Raise ConfigDiffers where rows lie here of clips whose files are gone: they would go too."""
+        if lost := [clip for task in tasks for clip in self._notes.lost(task)]:
+            raise ConfigDiffers(
+                f"{self.out}: holds rows of {number(len(lost), 'clip')} whose files are gone ({lost[0]}"
+                f"{', …' if len(lost) > 1 else ''}), expected all files it was made from — give also "
+                "the --media that has them, or another --out"
             )
 
     def check_room(self, need: Need) -> None:
-        """Raise NoSpace where the disk cannot take what is expected."""
+        """Raise NoSpace where the disk cannot take what is expected, and say where it might not."""
         free = free_bytes(self.out)
         if need.expected > free:
             raise NoSpace(
-                f"{self.out}: {free / 1e9:.1f} GB are free, expected room for "
-                f"{need.expected / 1e9:.1f} GB of shards — free some, or give an --out on a larger disk"
+                f"{self.out}: {size_text(free)} are free, expected room for {size_text(need.expected)} "
+                "of shards — free some, or give an --out on a larger disk"
+            )
+        if need.at_most > free:
+            note(
+                f"{self.out}: {size_text(free)} are free, and shards take up to "
+                f"{size_text(need.at_most)} if all sounds are long; should the disk fill up, free some "
+                "and run the same command again"
             )
 
     # ---- doing it ---------------------------------------------------------------------------------
@@ -135,7 +174,7 @@ class Extraction:
         """Do the tasks of a share, and seal where they were the last.
 
         Raises:
-            ConfigDiffers: the folder was begun with another configuration.
+            ConfigDiffers: the folder was begun with another configuration, or from files that are gone.
             UsageProblem: no clip has a file in the media folders.
             NoSpace: there is too little room, or the disk filled up; nothing is half written.
             Locked: another process works on the same tasks.
@@ -143,17 +182,20 @@ class Extraction:
         """
         begun_s = time.monotonic()
         begun.check(self.out, self.plan)
-        self._check_media()
+        self.check_media()
         texts, clips = self.left(machines.share)
+        self._check_lost(clips)
         self.check_room(self.need(texts, clips))
         begun.begin(self.out, self.plan, changes=bool(texts or clips))
         workers = 0
         busy: list[Task] = []
         if texts or clips:
+            prepare(self.job.weights, self.job.sample_rate_hz, progress=self._hashing)
             with self._devices(machines) as (worker, workers):
                 busy = self._stages(worker, workers, machines.share, texts, clips)
         still_busy(self._clips, [task for task in busy if task in clips])
         still_busy(self._text, [task for task in busy if task in texts])
+        mine = [task for task in self.plan.clip_tasks if machines.share.has(task)]
         return Extracted(
             counts=self._counts(),
             tasks=len(self.plan.text_tasks) + len(self.plan.clip_tasks),
@@ -162,6 +204,7 @@ class Extraction:
             effort=self.effort,
             elapsed_s=time.monotonic() - begun_s,
             workers=workers,
+            fingerprints=None if self._ride is None else self._ride.arrive(mine),
         )
 
     def _stages(
@@ -173,13 +216,12 @@ class Extraction:
         clips: list[Task],
     ) -> list[Task]:
         """Captions first: the encoder of text is one of those that the clips need."""
-        self._label, self._done = "captions", 0
-        self._total = sum(len(task.inputs["captions"]) for task in texts)
+        self._begin_stage("captions", sum(len(task.inputs["captions"]) for task in texts))
         busy = run(
             self._text, self.plan.text_tasks, self._texts_by(worker), workers=workers, share=share
         )
-        self._label, self._done = "clips", 0
-        self._total = sum(path is not None for task in clips for path in self.plan.paths(task))
+        files = sum(path is not None for task in clips for path in self.plan.paths(task))
+        self._begin_stage("clips", files)
         return busy + run(
             self._clips,
             self.plan.clip_tasks,
@@ -188,6 +230,12 @@ class Extraction:
             share=share,
             is_current=self._is_current,
         )
+
+    def _begin_stage(self, label: str, total: int) -> None:
+        with self._lock:
+            self._label, self._done, self._total = label, 0, total
+            if total:
+                self._progress(label, 0, total)
 
     def _texts_by(self, worker: DeviceWorker) -> Callable[[Event], AbstractContextManager[Work]]:
         @contextmanager
@@ -216,6 +264,8 @@ class Extraction:
             "carried": carried,
             "former": str(former.absolute()) if any(carried) else None,
         }
+        if self._ride is not None:
+            request["scan"] = self._ride.asked(task)
         facts = work(request, folder)
         self._notes.write(task, inputs, folder, stamps, facts.pop("content"))
         return facts
@@ -228,7 +278,7 @@ class Extraction:
             with LocalDevices(jobs, self.told) as self.devices:
                 yield self.devices.lend, len(jobs)
             return
-        size = actor_size(self.job)
+        size = actor_size(self.job, machines.engine)
         make = partial(remote_device, self.job.as_json())
         yield (
             machines.engine.worker(make, size=size, tell=lambda told: self.told(Effort(**told))),
@@ -254,14 +304,7 @@ class Extraction:
                 if not done:
                     return None
         self._progress("index")
-        until_s = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                return seal(self.out)
-            except Locked:
-                if time.monotonic() > until_s:
-                    raise
-                time.sleep(_LOOKS_S)
+        return seal(self.out, patience_s=PATIENCE_S)
 
     def _counts(self) -> Counts:
         counts = Counts()
@@ -282,6 +325,14 @@ def free_bytes(place: Path) -> int:
     while not place.is_dir():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def size_text(num_bytes: int) -> str:
+    """A number of bytes for people, in the unit that fits."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return number(num_bytes, "byte")
 
 
 def waits(effort: Effort) -> str:

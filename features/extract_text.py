@@ -7,6 +7,7 @@ from typing import Any
 from curation.tables import number, render
 from features.extract import Extracted, waits
 from features.plan import Need, Plan
+from features.riding import Arrived
 
 
 def datasets_text(plan: Plan) -> str:
@@ -39,7 +40,10 @@ def files_sentence(plan: Plan) -> str:
 def certified(plan: Plan) -> str:
     """What is known of the manifest."""
     if plan.certificate is None:
-        return f"{plan.manifest.name}: no certificate, no clean manifest"
+        why = plan.manifest.uncertified
+        return f"{plan.manifest.name}: " + (
+            f"uncertified, {why}" if why else "no certificate, no clean manifest"
+        )
     return f"{plan.manifest.name}: certificate {plan.certificate['digest'][:19]}…"
 
 
@@ -126,9 +130,22 @@ def extracted_text(plan: Plan, extracted: Extracted) -> str:
             f"{number(effort.texts, 'caption')} in {extracted.elapsed_s:.1f} s ({rate}) "
             f"by {number(extracted.workers, 'worker')}; {waits(effort)}"
         )
+    if extracted.fingerprints is not None:
+        lines.append(_fingerprints(extracted.fingerprints))
     if extracted.sealed is None:
         lines.append(f"{extracted.done} of {number(extracted.tasks, 'task')} are done")
     return "\n".join(lines)
+
+
+def _fingerprints(arrived: Arrived) -> str:
+    """What was made beside."""
+    line = f"fingerprints of {number(arrived.clips, 'clip')} for `curate scan`"
+    if arrived.waiting:
+        line += (
+            f"; those of {number(arrived.waiting, 'dataset')} wait, since another process works there: "
+            "run the same command again"
+        )
+    return line
 
 
 def summary(plan: Plan, extracted: Extracted) -> str:
@@ -153,6 +170,7 @@ def extracted_json(plan: Plan, extracted: Extracted) -> dict[str, Any]:
         "counts": asdict(extracted.counts),
         "tasks": {"all": extracted.tasks, "done": extracted.done},
         "sealed": sealed,
+        "fingerprints": None if extracted.fingerprints is None else asdict(extracted.fingerprints),
         "effort": {
             **asdict(extracted.effort),
             "elapsed_s": extracted.elapsed_s,

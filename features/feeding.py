@@ -14,12 +14,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 
+from curation.media.answer import read_answer
+from curation.media.carried import BY_MACHINE
 from curation.media.decoder import Child, Pipe, Trade
 from curation.tasks import Stopped
 from features.input_answer import read_prepared, request_line
 from features.prepared import InputConfig, Part, Prepared, Request
-from features.room import Layout, Rooms, Views
+from features.room import Layout, Room, Rooms, Views
 
 __all__ = ["Feed", "InputConfig", "Part", "Prepared", "Preparer", "Request", "feed"]
 _SIGNALS_S = 0.2  # how long the end of a run may go unseen
@@ -31,6 +34,7 @@ class Preparer:
     def __init__(self, config: InputConfig, rooms: Rooms, stop: threading.Event) -> None:
         self._config, self._rooms, self._layout = config, rooms, Layout(config)
         self._views: Views | None = None
+        self._scan = False  # whether a scan was asked for too
         trade = Trade(
             module="features.input_child",
             memory_bytes=config.memory_bytes,
@@ -50,9 +54,16 @@ class Preparer:
         room = self._rooms.take()
         self._views = self._layout.views(self._rooms.lend(room))
         try:
-            return self._child.ask(request_line(request, self._config), (room.file,))
+            prepared = self._ask(request, room)
+            if request.scan and prepared.reason in BY_MACHINE:  # maybe for the scan's sake
+                prepared = self._ask(replace(request, scan=False), room)
+            return prepared
         finally:
             self._views = None
+
+    def _ask(self, request: Request, room: Room) -> Prepared:
+        self._scan = request.scan
+        return self._child.ask(request_line(request, self._config), (room.file,))
 
     def close(self) -> None:
         """End the child."""
@@ -60,7 +71,10 @@ class Preparer:
 
     def _read(self, stream: Pipe) -> Prepared:
         assert self._views is not None, "a clip was asked for"
-        return read_prepared(stream, self._views)
+        prepared = read_prepared(stream, self._views)
+        if self._scan:
+            prepared.scan = read_answer(stream)
+        return prepared
 
 
 class _Job:

@@ -12,10 +12,9 @@ whose presentation time is at it or later, so that frames of slow videos come se
     taken               a     b      c      c      d      d
 
 Ticks are accumulated by addition, whose rounding is part of what the reference gives.
-Source: MMAudio's frame reading at 8 and 25 fps (commit 974010a).
+Source: the frame reading of hkchengrex/MMAudio@974010a, at 8 and 25 fps.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -78,12 +77,6 @@ class FrameClock:
             self.num_taken += 1
             self._left = None if self._left is None else self._left - 1
         return self.num_taken - begun
-
-
-def chosen(times_s: Iterable[float], fps: int) -> list[int]:
-    """The places of the frames that are taken, in order; a place may come several times."""
-    clock = FrameClock(fps)
-    return [place for place, time_s in enumerate(times_s) for _ in range(clock.take(time_s))]
 
 
 class FrameTaker:

@@ -12,6 +12,7 @@ Shape suffixes: B rows, P pieces of a row, W words.
 import ctypes
 import mmap
 import os
+import re
 import resource
 import threading
 import weakref
@@ -32,6 +33,7 @@ Words = npt.NDArray[np.int64]
 ZEROS = -1  # as a file: the row is all zeros
 _PIECE_WORDS = 1 << 15  # shorter pieces are copied by one memcpy each
 _OPEN_SHARE = 4  # of the files that the system lets a process open, one in so many may be shards
+_OCTAL = re.compile(r"\\([0-7]{3})")  # a blank, tab, line end or backslash in a mount point
 _NETWORKS = (
     "nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p", "fuse", "panfs",
     "wekafs", "pvfs2", "ocfs2", "orangefs", "virtiofs",
@@ -68,7 +70,7 @@ def suitable_io(folder: Path, mountinfo: Path = Path("/proc/self/mountinfo")) ->
         fields = before.split()
         if len(fields) < 5 or not after:
             continue
-        point = Path(fields[4].encode().decode("unicode_escape"))
+        point = Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4]))
         if place.is_relative_to(point) and len(point.parts) >= len(best.parts):
             best, kind = point, after.split()[0]
     network = kind.startswith(_NETWORKS)

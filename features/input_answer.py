@@ -24,8 +24,9 @@ _REASONS = frozenset((
 ))  # fmt: skip
 _NUMBERS = ("part", "start_sample", "end_sample", "source_rate_hz")
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
-_MOST_BYTES = 1 << 18
 _SAID = 500  # letters of what was wrong
+# of an answer: of the clip, and of each part it may have, whose letters may take 12 bytes each in JSON
+_CLIP_BYTES, _PART_BYTES = 1 << 18, 1 << 13
 
 
 def write_prepared(stream: BinaryIO, prepared: Prepared) -> None:
@@ -33,7 +34,7 @@ def write_prepared(stream: BinaryIO, prepared: Prepared) -> None:
     parts = []
     for part in prepared.parts:
         row = {name: getattr(part, name) for name in _NUMBERS}
-        row |= {"reason": part.reason, "detail": _well_formed(part.detail), "flags": part.flags}
+        row |= {"reason": part.reason, "detail": _well_formed(part.detail, _SAID), "flags": part.flags}
         row |= {"values": part.values, "has_picture": part.clip_tchw is not None}
         parts.append(row)
     header = {
@@ -55,7 +56,7 @@ def read_prepared(stream: Any, room: Views) -> Prepared:
     Raises:
         BadAnswer: it is none.
     """
-    line = stream.line(_MOST_BYTES)
+    line = stream.line(_CLIP_BYTES + len(room.waves_ps) * _PART_BYTES)
     try:
         header = json.loads(line, parse_constant=_no_number)
         prepared = Prepared(
@@ -125,9 +126,9 @@ def _no_number(word: str) -> float:
     raise ValueError(f"{word} is no number")
 
 
-def _well_formed(text: str | None) -> str | None:
-    """Text that may quote bytes which are none."""
-    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
+def _well_formed(text: str | None, most: int | None = None) -> str | None:
+    """Text that may quote bytes which are none; at most so many letters."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()[:most]
 
 
 def _text(value: Any) -> str | None:

@@ -1,7 +1,8 @@
 """The process that prepares clips: `python -m features.input_child FD PID MEMORY_BYTES`, for many clips.
 
 See `curation.media.serving` for how it lives, and `input_answer.py` for what it says. With each request
-comes an open file, the room (`room.py`) into which it puts the arrays.
+comes an open file, the room (`room.py`) into which it puts the arrays. Where a scan was asked for too,
+its answer follows, made on the same decode, or on one of its own where that would change anything.
 """
 
 import json
@@ -13,7 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from curation.media.answer import Answer, write_answer
+from curation.media.decode import Beside
+from curation.media.prints import Prints, failed, scanned
 from curation.media.serving import content_digest, failure_of, limit_cpu, serve_from_words
+from curation.media.together import Apart
 from curation.verdict import Reason
 from features.frames import clip_frame, sync_frame
 from features.input_answer import write_prepared
@@ -26,11 +31,12 @@ _LINE_BYTES = 1 << 16
 _WITHOUT_MEMORY = ("can't allocate memory", "could not create a primitive")  # as PyTorch puts it
 
 
-def prepared(request: Request, config: InputConfig, room: int) -> Prepared:
+def prepared(request: Request, config: InputConfig, room: int, beside: Beside | None = None) -> Prepared:
     """What becomes of one clip.
 
     Args:
         room: the number of the open file for its arrays.
+        beside: takes what it wants of the same decode, where that changes nothing.
     """
     digest = None
     try:
@@ -39,13 +45,44 @@ def prepared(request: Request, config: InputConfig, room: int) -> Prepared:
         # All of it at once where it will be used: page by page takes several times as long.
         flags = mmap.MAP_SHARED | (0 if request.sound_only else mmap.MAP_POPULATE)
         content = np.frombuffer(mmap.mmap(room, layout.num_bytes, flags=flags), np.uint8)
-        parts = prepare(request, config, layout.views(content))
+        views = layout.views(content)
+        try:
+            parts = prepare(request, config, views, beside)
+        except Apart:
+            assert beside is not None, "nobody else takes part"
+            beside.found = None
+            parts = prepare(request, config, views)
         return Prepared(content_digest=digest, parts=parts)
     except Exception as error:  # nobody reads what is printed here: it becomes the clip's reason
         reason, detail = failure_of(error)
         if isinstance(error, RuntimeError) and any(said in str(error) for said in _WITHOUT_MEMORY):
             reason, detail = Reason.OUT_OF_MEMORY, "while it was prepared"
         return Prepared(reason=reason, detail=detail, content_digest=digest)
+
+
+def prepared_and_scanned(request: Request, config: InputConfig, room: int) -> Prepared:
+    """The same, with what a scan says of the clip."""
+    prints = Prints()
+    beside = prints.beside()
+    answer = prepared(request, config, room, beside)
+    answer.scan = _scanned(request, config, prints, beside)
+    answer.scan.content_digest = answer.content_digest
+    return answer
+
+
+def _scanned(request: Request, config: InputConfig, prints: Prints, beside: Beside) -> Answer:
+    try:
+        if beside.found is not None:
+            return prints.answer(*beside.found)
+        return scanned(
+            request.path,
+            start_s=request.start_s,
+            end_s=request.end_s,
+            mode="fast",
+            max_duration_s=config.max_duration_s,
+        )
+    except Exception as error:  # as above
+        return failed(error)
 
 
 def serve(requests: socket.socket, answers: Any) -> None:
@@ -63,11 +100,13 @@ def serve(requests: socket.socket, answers: Any) -> None:
         request, config = Request(**told["request"]), InputConfig(**told["config"])
         limit_cpu(config.timeout_s * 1.5 + 5)
         try:
-            answer = prepared(request, config, rooms[0])
+            answer = (prepared_and_scanned if request.scan else prepared)(request, config, rooms[0])
         finally:
             for room in rooms:
                 os.close(room)
         write_prepared(answers, answer)
+        if answer.scan is not None:
+            write_answer(answers, answer.scan)
         del answer  # and with it the room
         line, rooms = b"", []
 

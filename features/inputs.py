@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from curation.media.audio_hash import bandwidth_hz
 from curation.media.container import Limits, Unscannable
-from curation.media.decode import decode
+from curation.media.decode import Beside, decode
 from curation.media.facts import Facts
 from curation.media.headers import sound_length
 from curation.verdict import Reason
@@ -64,13 +64,19 @@ class _Decoded:
         return self.frames is not None and bool(self.facts.num_frames)
 
 
-def prepare(request: Request, config: InputConfig, room: Views) -> list[Part]:
+def prepare(
+    request: Request, config: InputConfig, room: Views, beside: Beside | None = None
+) -> list[Part]:
     """The parts of a clip; their arrays lie in `room`.
+
+    Args:
+        beside: takes what it wants of the same decode.
 
     Raises:
         Unscannable: the clip has none.
+        Apart: with `beside`, where each must decode alone.
     """
-    found = _decoded(request, config, room)
+    found = _decoded(request, config, room, beside)
     if found.facts.audio_codec is None:
         raise Unscannable(Reason.NO_SOUND, found.facts.damage or "its stream of sound is empty")
     if config.compat and not request.sound_only and not found.has_picture:
@@ -83,7 +89,7 @@ def prepare(request: Request, config: InputConfig, room: Views) -> list[Part]:
     ]
 
 
-def _decoded(request: Request, config: InputConfig, room: Views) -> _Decoded:
+def _decoded(request: Request, config: InputConfig, room: Views, beside: Beside | None) -> _Decoded:
     limits = Limits(max_duration_s=config.max_duration_s)
     sequence, frames = config.sequence, None
     to_the_end = config.peak == "track" or config.compat  # the peak is that of all
@@ -108,6 +114,7 @@ def _decoded(request: Request, config: InputConfig, room: Views) -> _Decoded:
         clock="file" if config.compat else "clip",
         tell_rate=sound.begin,
         with_sound_only=True,
+        beside=beside,
     )
     if frames is not None:
         frames.finish(facts.picture_end_s)

@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.tables import Cell, render
+from curation.tables import Cell, number, render
 from features import index
+from features.extract import size_text
 from features.shard_file import ITEM_BYTES, columns_of, spec_of
 from features.statistics import Group, Sums, read_groups, total
 
@@ -98,21 +99,20 @@ def inventory_text(found: dict[str, Any]) -> str:
         [s["dataset"], s["split"], s["kind"], s["clips"], s["rows"], f"{s['sound_s'] / 3600:.2f}"]
         for s in found["sets"]
     ]
-    columns: list[list[Cell]] = [
-        [name, n, f"{n / 1e9:.3f}"] for name, n in found["column_bytes"].items()
-    ]
+    columns: list[list[Cell]] = [[name, n, size_text(n)] for name, n in found["column_bytes"].items()]
     about, captions = found["about"], found["captions"]
     encoders = ", ".join(f"{name} {_brief(identity)}" for name, identity in about["encoders"].items())
     lines = [
         f"sound: {about['sample_rate_hz']} Hz, {about['duration_s']:g} s a row",
         f"encoders: {encoders}" + ("; UNTRAINED, of no use but for tests" if found["untrained"] else ""),
         f"certificate: {found['certificate'] or 'uncertified'}",
-        f"captions: {captions['unique']:,} unique of {captions['of_rows']:,}",
+        f"captions: {captions['unique']:,} unique, those of rejected clips included; rows have "
+        f"{captions['of_rows']:,}",
         *(f"{name}: {_listed(found[name])}" for name in ("rejects", "flags") if found[name]),
         _statistics_line(found["statistics"]),
     ]
     parts = [render(header, rows)] if rows else []
-    return "\n\n".join([*parts, render(("column", "bytes", "GB"), columns), "\n".join(lines)])
+    return "\n\n".join([*parts, render(("column", "bytes", "size"), columns), "\n".join(lines)])
 
 
 def _statistics_line(found: dict[str, Any]) -> str:
@@ -120,8 +120,9 @@ def _statistics_line(found: dict[str, Any]) -> str:
     if None in mean:
         return "latents: too few rows for statistics"
     return (
-        f"latents ({found['over']}, {found['rows']:,} rows): mean {min(mean):.3f} to {max(mean):.3f}, "
-        f"std {min(std):.3f} to {max(std):.3f} over {len(mean)} channels"
+        f"latents ({found['over']}, {number(found['rows'], 'row')}): "
+        f"mean {min(mean):.3f} to {max(mean):.3f}, std {min(std):.3f} to {max(std):.3f} "
+        f"over {len(mean)} channels"
     )
 
 
@@ -137,8 +138,8 @@ def inventory_summary(found: dict[str, Any]) -> str:
     """The counts in one line."""
     totals = found["totals"]
     return (
-        f"{totals['rows']:,} rows = {totals['av']:,} audio-video + {totals['audio']:,} audio; "
-        f"{totals['sound_s'] / 3600:.2f} hours of sound, {totals['captions']:,} captions, "
-        f"{totals['rejects']:,} rejects, {totals['shards']:,} shards of "
-        f"{totals['shard_bytes'] / 1e9:.3f} GB"
+        f"{number(totals['rows'], 'row')} = {totals['av']:,} audio-video + {totals['audio']:,} audio; "
+        f"{totals['sound_s'] / 3600:.2f} hours of sound, {number(totals['captions'], 'caption')}, "
+        f"{number(totals['rejects'], 'reject')}, {number(totals['shards'], 'shard')} of "
+        f"{size_text(totals['shard_bytes'])}"
     )

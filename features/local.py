@@ -18,13 +18,12 @@ from typing import Any, Self
 
 from curation import errors
 from curation.errors import FoleyproofError, WorkerLost
-from curation.tasks import Stopped, Task, Work
+from curation.tasks import Stopped
 from features.job import Effort, Facts, Job
 
 _ENDS_S = 5.0  # that one whose pipe is closed may need to end
 _LOOKS_S = 0.2  # how long the end of the run may go unseen
 Tell = Callable[[Effort], Any]
-Request = Callable[[Task], dict[str, Any]]
 
 
 class LocalDevices:
@@ -127,12 +126,15 @@ class _Device:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "features.worker", str(theirs), str(os.getpid())],
+                [sys.executable, "-P", "-m", "features.worker", str(theirs), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs,),
                 env={**os.environ, **dict.fromkeys(names, threads)},
             )
+        except BaseException:
+            os.close(answers)
+            raise
         finally:
             os.close(theirs)
         self._answers, self._rest = answers, b""
@@ -183,14 +185,3 @@ class _Device:
             with contextlib.suppress(OSError):
                 process.stdin.close()
             os.close(self._answers)
-
-
-def worker_of(devices: LocalDevices, request: Callable[[Task, Path], dict[str, Any]]) -> Any:
-    """A worker of `curation.tasks` that lends a device for as long as its thread works."""
-
-    @contextmanager
-    def worker(stop: threading.Event) -> Iterator[Work]:
-        with devices.lend(stop) as work:
-            yield lambda task, folder: work(request(task, folder), folder)
-
-    return worker

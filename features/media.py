@@ -4,9 +4,20 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curation.errors import BadMetadata, UsageProblem
-from curation.media.locate import Located, MediaFolder, Wanted, locate, media_folder, of_list, unmatched
+from curation.media.locate import (
+    MEDIA_SUFFIXES,
+    Located,
+    MediaFolder,
+    Wanted,
+    file_name,
+    locate,
+    media_folder,
+    of_list,
+    unmatched,
+)
 from features.source import DatasetCard, Manifest
 
 SOUND_SUFFIXES = frozenset((
@@ -38,7 +49,7 @@ class Media:
 def find_media(
     manifest: Manifest, places: Sequence[Path], *, media_list: Path | None = None, without: Path
 ) -> Media:
-    """The files of the clips of a manifest.
+    """The files of the clips of a manifest, by absolute paths: others look for them too.
 
     Args:
         places: media folders; where several have a file of a clip, the first counts.
@@ -49,7 +60,7 @@ def find_media(
         UsageProblem: a folder cannot be read, or there is no such list.
         BadMetadata: the list lacks a column.
     """
-    folders = [media_folder(place, without=without) for place in places]
+    folders = [media_folder(place.absolute(), without=without) for place in places]
     names = {} if media_list is None else _read_list(media_list)
     files: list[str | None] = [None] * manifest.table.num_rows
     left = 0
@@ -93,6 +104,15 @@ def _located(
         listed = of_list(said, folder)
         found = Located([a or b for a, b in zip(listed.files, found.files, strict=True)])
     return found
+
+
+def looked_for(card: DatasetCard, row: Mapping[str, Any]) -> str | None:
+    """A name that the file of a row may have, for people."""
+    clip = Wanted(**{name: row[name] for name in ("clip_id", "source_id", "start_s", "end_s")})
+    if card.listed is not None:
+        return card.listed.get(clip.clip_id)
+    names = [name for pattern in card.patterns if (name := file_name(pattern, clip))]
+    return next((name for name in names if Path(name).suffix in MEDIA_SUFFIXES), None)
 
 
 def _read_list(path: Path) -> dict[tuple[str | None, str], str]:

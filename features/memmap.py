@@ -1,4 +1,4 @@
-"""Folders of memory-mapped tensors with the TSV of their rows: MMAudio trains on them (spec section 11).
+"""Folders of memory-mapped tensors with the TSV of their rows: MMAudio@974010a trains on them.
 
     <name>.tsv            `id` and `caption` (`label` for videos), a line for each row
     <name>/meta.json      dtype and shape of each tensor, as TensorDict writes it
@@ -12,7 +12,6 @@ Shape suffixes: B rows.
 import csv
 import json
 import math
-import pickle
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from curation.errors import BadMetadata
-from curation.files import digest_of, sha256_file
+from curation.errors import BadMetadata, UsageProblem
+from curation.files import digest_of, disk_space, sha256_file
+from features.checkpoint_files import read_tensors
 from features.shard_file import Kind, columns_of
 from features.spec import SAMPLE_RATES_HZ, TEXT_TOKENS, TEXT_WIDTH, SequenceSpec, audio_spec
 
@@ -43,6 +41,7 @@ _DTYPES = {
     "torch.float16": torch.float16,
     "torch.bfloat16": torch.bfloat16,
 }
+_TOGETHER = "give the folder and the TSV that were written together"
 _SAMPLED_ROWS = 64  # of each tensor, for the digest of a folder
 
 
@@ -109,9 +108,11 @@ def open_memmap(folder: Path, tsv: Path, *, duration_s: float) -> MemmapSet:
     """A folder of tensors with its rows' ids and captions.
 
     Raises:
+        UsageProblem: there is no such folder or TSV.
         BadMetadata: tensors and TSV have different numbers of rows, a shape is none of the model's, a
             file is missing or of another size, or an id stands twice.
     """
+    _refuse_absent(folder, tsv)
     tensors = _tensors(folder)
     ids, captions = read_tsv(tsv)
     kind: Kind = "av" if "clip" in tensors else "audio"
@@ -129,16 +130,37 @@ def open_memmap(folder: Path, tsv: Path, *, duration_s: float) -> MemmapSet:
                 folder,
                 f"{tensor.path.stem} has shape {list(tensor.shape)}",
                 f"{[len(ids), *expected[name]]}: the rows of {tsv.name}, {duration_s:g} s each",
+                _of_length(tensor.shape == (len(ids), tensor.shape[1], *expected[name][1:])),
             )
     return MemmapSet(
         folder=folder, tsv=tsv, kind=kind, spec=spec, tensors=tensors, ids=ids, captions=captions
     )
 
 
-def _wrong(folder: Path, what: str, expected: str) -> BadMetadata:
-    return BadMetadata(
-        f"{folder}: {what}, expected {expected} — give the folder and the TSV that were written together"
-    )
+def _refuse_absent(folder: Path, tsv: Path) -> None:
+    """Raise UsageProblem where there is no folder of tensors, or no TSV of it."""
+    if not (folder / META).is_file():
+        what = "holds no meta.json" if folder.is_dir() else "there is no such folder"
+        raise UsageProblem(
+            f"{folder}: {what}, expected a TensorDict memmap folder — give the folder that holds "
+            f"{META} and the .memmap files"
+        )
+    if not tsv.is_file():
+        raise UsageProblem(
+            f"{tsv}: there is no such file, expected the TSV with the ids of the rows of {folder} — "
+            "give it with --tsv"
+        )
+
+
+def _of_length(other: bool) -> str:
+    """What to do about a tensor of a wrong shape; `other`: whether only its length is another one."""
+    if other:
+        return "give the length of the clips with --duration SECONDS"
+    return _TOGETHER
+
+
+def _wrong(folder: Path, what: str, expected: str, remedy: str = _TOGETHER) -> BadMetadata:
+    return BadMetadata(f"{folder}: {what}, expected {expected} — {remedy}")
 
 
 def _tensors(folder: Path) -> dict[str, MemmapTensor]:
@@ -204,7 +226,7 @@ def write_tsv(path: Path, header: tuple[str, str], rows: Sequence[tuple[str, str
 def meta_json(shapes: dict[str, tuple[int, ...]]) -> str:
     """The meta.json of float32 tensors, as TensorDict's `memmap_` writes it.
 
-    Source: tensordict 0.15.3; spec section 11.4.
+    Source: tensordict 0.15.3; the folders of MMAudio@974010a.
     """
     meta: dict[str, Any] = {
         name: {"device": "cpu", "shape": list(shape), "dtype": "torch.float32", "is_nested": False}
@@ -221,29 +243,28 @@ def meta_json(shapes: dict[str, tuple[int, ...]]) -> str:
 
 
 def read_empty_text(path: Path) -> torch.Tensor:
-    """The text features (77, 1024) of the empty caption, from safetensors or a file of one tensor.
+    """The text features (77, 1024) of the empty caption, from a checkpoint of one tensor.
+
+    That of the release has a batch axis, (1, 77, 1024). Source: MMAudio's `empty_string.pth`@974010a.
 
     Raises:
-        BadMetadata: it holds something else.
+        BadMetadata: there is no such file, or it holds something else.
+        WrongWeights: truncated, damaged, no checkpoint at all; it asks to run code, or holds other
+            things than tensors.
     """
+    expected = f"expected one tensor of {TEXT_TOKENS} x {TEXT_WIDTH} — give empty_string.pth of MMAudio"
     try:
-        if path.suffix == ".safetensors":
-            (found,) = load_file(path).values()
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        if tuple(found.shape) == (TEXT_TOKENS, TEXT_WIDTH) and bool(found.isfinite().all()):
-            return found.to(torch.float32)
-        said = f"it is {tuple(found.shape)}, or not finite"
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-    ) as error:
-        said = f"cannot be read ({str(error).splitlines()[0]})"
-    raise BadMetadata(
-        f"{path}: {said}, expected one tensor of {TEXT_TOKENS} x {TEXT_WIDTH} — give empty_string.pth "
-        "of MMAudio's release"
-    )
+        with disk_space(path):
+            tensors = list(read_tensors(path).values())
+    except OSError as error:
+        raise BadMetadata(f"{path}: cannot be read ({error.strerror}), {expected}") from error
+    if len(tensors) != 1:
+        raise BadMetadata(f"{path}: holds {len(tensors)} tensors, {expected}")
+    (found,) = tensors
+    shape = tuple(found.shape)
+    if shape not in ((TEXT_TOKENS, TEXT_WIDTH), (1, TEXT_TOKENS, TEXT_WIDTH)):
+        raise BadMetadata(f"{path}: is a tensor of shape {shape}, {expected}")
+    text = found.reshape(TEXT_TOKENS, TEXT_WIDTH).to(torch.float32, copy=True)
+    if not bool(text.isfinite().all()):
+        raise BadMetadata(f"{path}: is not finite, {expected}")
+    return text

@@ -8,6 +8,7 @@ Shape suffixes: B rows.
 
 import contextlib
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,13 +22,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from curation.errors import NoSpace, UsageProblem
-from curation.files import disk_space, fsync, replacing, replacing_folder
+from curation.errors import ConfigDiffers, NoSpace, UsageProblem
+from curation.files import disk_space, fsync, replacing, replacing_folder, write_json
+from features import index
 from features.memmap import META, TENSORS, meta_json, write_tsv
 from features.seal import Report, alone
 from features.shard_file import Kind
 from features.shards import ShardReader
 
+EXPORT_FILE = "export.json"  # which shards the folders beside it were made from
 _ROWS_AT_ONCE = 64
 _FP32_BYTES = 4
 
@@ -54,11 +57,12 @@ def export_memmap(
 
     Raises:
         UsageProblem: no row is of that dataset and split.
+        ConfigDiffers: `target` holds what was made from other shards; nothing is written.
         NoSpace: the disk has no room for all; nothing is half written.
     """
     with disk_space(target):
         target.mkdir(parents=True, exist_ok=True)
-    with ShardReader(out) as reader, alone(target):
+    with ShardReader(out) as reader, alone(target, option="--to"):
         sets = _sets(reader.index, dataset, split)
         if not sets:
             raise UsageProblem(
@@ -66,6 +70,7 @@ def export_memmap(
                 f"expected some — see: features info {out}"
             )
         _check_room(reader, sets, target)
+        _begin(out, target, sets)
         total = sum(len(one.rows) for one in sets)
         done = 0
         for one in sets:
@@ -73,6 +78,45 @@ def export_memmap(
                 report(one.name, done + written, total)
             done += len(one.rows)
     return {one.name: len(one.rows) for one in sets}
+
+
+def _begin(out: Path, target: Path, sets: list[Exported]) -> None:
+    """Write which shards a folder is made from, or compare it: those of others would be mixed."""
+    sealed, path = index.read_sealed(out), target / EXPORT_FILE
+    about = sealed["about"]
+    source = {
+        "sample_rate_hz": about["sample_rate_hz"],
+        "duration_s": about["duration_s"],
+        "index": sealed["tables"][index.INDEX_FILE]["sha256"],
+        "captions": sealed["tables"][index.CAPTIONS_FILE]["sha256"],
+    }
+    former = _read_former(path)
+    if former is None:
+        names = [name for one in sets for name in (one.name, f"{one.name}.tsv")]
+        there = [name for name in names if (target / name).exists()]
+        if not there:
+            write_json(path, source)
+            return
+        found = f"holds {', '.join(there[:3])} from unknown shards"
+    elif differing := [f"{key} {former.get(key)}" for key in source if former.get(key) != source[key]]:
+        found = f"was exported from other shards ({', '.join(differing)})"
+    else:
+        return
+    raise ConfigDiffers(
+        f"{target}: {found}, expected an empty folder or an export of {out} ({source['sample_rate_hz']} "
+        f"Hz, {source['duration_s']:g} s, index {source['index'][:12]}) — give another --to"
+    )
+
+
+def _read_former(path: Path) -> dict[str, Any] | None:
+    """What an export wrote of its shards; None: nothing."""
+    try:
+        former = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        former = {}
+    return former if isinstance(former, dict) else {}
 
 
 def _sets(table: pa.Table, dataset: str | None, split: str | None) -> list[Exported]:

@@ -7,6 +7,7 @@ Shape suffixes: B rows, T tokens, D width.
 """
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,10 +139,14 @@ class _Import:
         ]
 
     def _empty_text(self) -> str:
-        """Where text row 0 comes from."""
+        """Where text row 0 comes from: "rows", "zeros", or the sha256 of what was given, in bf16."""
         if self._places[""]:
             return "rows"
-        return "zeros" if self._config.empty_text is None else "given"
+        given = self._config.empty_text
+        if given is None:
+            return "zeros"
+        held = given.to(torch.bfloat16).contiguous().view(torch.int16).numpy()
+        return f"sha256:{hashlib.sha256(held.tobytes()).hexdigest()}"
 
     # ---- text -------------------------------------------------------------------------------------
 

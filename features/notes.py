@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.files import digest_of, sha256_file
-from curation.tasks import Task, read_record
+from curation.tasks import Task, read_record, write_sealed
 from features.index import ROWS_FILE
 from features.plan import ROW
 from features.rows import BY_MACHINE
@@ -46,6 +46,21 @@ class Notes:
             return [None] * len(paths)
         return [_digest_if_same(path, note) for path, note in zip(paths, noted["files"], strict=True)]
 
+    def lost(self, task: Task) -> list[str]:
+        """Clips with rows in the former part of a task whose files are gone, as dataset/clip_id."""
+        gone = [
+            row for row, path in zip(task.inputs["rows"], self._paths(task), strict=True) if path is None
+        ]
+        record = read_record(self._stage / task.name)
+        if not gone or not record:
+            return []
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self._stage / task.name / ROWS_FILE, columns=["dataset", "clip_id"])
+        there = set(zip(table["dataset"].to_pylist(), table["clip_id"].to_pylist(), strict=True))
+        keys = ((row[ROW.index("dataset")], row[ROW.index("clip_id")]) for row in gone)
+        return [f"{dataset}/{clip_id}" for dataset, clip_id in keys if (dataset, clip_id) in there]
+
     def write(
         self,
         task: Task,
@@ -64,10 +79,7 @@ class Notes:
             for path, before, digest in zip(self._paths(task), stamps, digests, strict=True)
         ]
         noted = {ROWS_FILE: sha256_file(folder / ROWS_FILE), "inputs": _steady(inputs), "files": files}
-        target = self._stage / f"{task.name}.files.json"
-        staged = target.with_name(target.name + ".tmp-task")
-        staged.write_text(json.dumps(noted, sort_keys=True), encoding="utf-8")
-        os.replace(staged, target)
+        write_sealed(self._stage / f"{task.name}.files.json", noted)
 
     def stamps(self, task: Task) -> list[Stamp | None]:
         """Of the files of a task, as they are now."""

@@ -5,29 +5,25 @@ that a million clips stay a table of Arrow; rows are in the order of (dataset, c
 always the same rows, whichever of them have media by now.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from curation.progress import note
 from curation.tasks import Task
 from features.index import clip_captions
 from features.job import Job
-from features.media import SOUND_SUFFIXES, Media, find_media
-from features.source import Manifest, read_manifest
-from features.spec import (
-    CLIP_WIDTH,
-    SYNC_WIDTH,
-    TEXT_TOKENS,
-    TEXT_WIDTH,
-    SequenceSpec,
-)
+from features.media import SOUND_SUFFIXES, Media, find_media, looked_for
+from features.shard_file import ITEM_BYTES, Kind, columns_of
+from features.source import MANIFESTS, Manifest, read_manifest, warnings
+from features.spec import SequenceSpec
 from features.weights import identity_of
 
 Progress = Callable[..., Any]
 NO_CAPTION = ""  # row 0 of the text
-_BF16_BYTES = 2
 _INDEX_BYTES = 400  # a row of the index, of a task's rows and its captions, about
 # what a row of a task says, in this order
 ROW = (
@@ -125,35 +121,63 @@ class Plan:
         files = self.media.files[begin : begin + self.shard_rows]
         return [None if file is None else self.media.real_path(file) for file in files]
 
-    def need(self, spec: SequenceSpec, tasks: Sequence[Task], text_tasks: Sequence[Task]) -> Need:
-        """What the shards of these tasks take."""
-        expected = at_most = 0
-        starts = self.manifest.table["start_s"]
+    def one_name(self) -> str:
+        """A name that is looked for and one that is there, where there are any."""
+        table = self.manifest.table
+        wanted = None
+        if table.num_rows:
+            row = table.slice(0, 1).to_pylist()[0]
+            wanted = looked_for(self.manifest.cards[row["dataset"]], row)
+        there = next((name for folder in self.media.folders for name in folder.media), None)
+        said = [] if wanted is None else [f"looked for {wanted}"]
+        said += [] if there is None else [f"found {there}"]
+        return f" ({', '.join(said)})" if said else ""
+
+    def need(
+        self,
+        spec: SequenceSpec,
+        tasks: Sequence[Task],
+        text_tasks: Sequence[Task],
+        *,
+        former: Callable[[Task], int] = lambda task: 0,
+    ) -> Need:
+        """What the shards of these tasks take beside what lies there.
+
+        Args:
+            former: bytes of the part that a task replaces. It goes when the new one is whole, so that
+                only the largest counts as if it stayed.
+        """
+        expected = at_most = twice = 0
         for task in tasks:
-            begin = task.index * self.shard_rows
-            for at, file in enumerate(self.media.files[begin : begin + self.shard_rows], begin):
-                expected += _INDEX_BYTES
-                if file is None:
-                    continue
-                card = self.manifest.cards[self.manifest.table["dataset"][at].as_py()]
-                has_video = not (card.sound_only or Path(file).suffix.lower() in SOUND_SUFFIXES)
-                one = row_bytes(spec, has_video=has_video)
-                whole = card.sound_only and starts[at].as_py() is None
-                expected += one
-                at_most += one * (self.max_parts - 1) if whole else 0
-        texts = sum(len(task.inputs["captions"]) for task in text_tasks) * TEXT_BYTES
-        return Need(expected=expected + texts, at_most=expected + texts + at_most)
+            replaced = former(task)
+            one = self._task_need(spec, task)
+            expected += max(0, one.expected - replaced)
+            at_most += max(0, one.at_most - replaced)
+            twice = max(twice, replaced)
+        texts = sum(len(task.inputs["captions"]) for task in text_tasks) * row_bytes("text", spec)
+        return Need(expected=expected + twice + texts, at_most=at_most + twice + texts)
+
+    def _task_need(self, spec: SequenceSpec, task: Task) -> Need:
+        """What the part of a task takes."""
+        expected = more = 0
+        begin = task.index * self.shard_rows
+        starts = self.manifest.table["start_s"]
+        for at, file in enumerate(self.media.files[begin : begin + self.shard_rows], begin):
+            expected += _INDEX_BYTES
+            if file is None:
+                continue
+            card = self.manifest.cards[self.manifest.table["dataset"][at].as_py()]
+            has_video = not (card.sound_only or Path(file).suffix.lower() in SOUND_SUFFIXES)
+            one = row_bytes("av" if has_video else "audio", spec)
+            expected += one
+            if card.sound_only and starts[at].as_py() is None:
+                more += one * (self.max_parts - 1)
+        return Need(expected=expected, at_most=expected + more)
 
 
-TEXT_BYTES = TEXT_TOKENS * TEXT_WIDTH * _BF16_BYTES
-
-
-def row_bytes(spec: SequenceSpec, *, has_video: bool) -> int:
+def row_bytes(kind: Kind, spec: SequenceSpec) -> int:
     """What a row takes in its shard."""
-    values = 2 * spec.num_latents * spec.audio.latent_channels
-    if has_video:
-        values += spec.num_clip_frames * CLIP_WIDTH + spec.num_sync_features * SYNC_WIDTH
-    return values * _BF16_BYTES
+    return sum(math.prod(shape) for shape in columns_of(kind, spec).values()) * ITEM_BYTES
 
 
 def said_of(row: dict[str, Any]) -> list[str]:
@@ -169,11 +193,13 @@ def make_plan(
     out: Path,
     hashing: Progress = lambda *told: None,
     progress: Progress = lambda *told: None,
+    manifests: Path = MANIFESTS,
 ) -> Plan:
     """What there is to extract.
 
     Args:
         hashing: told of files of weights that are read for the first time.
+        manifests: where datasets lie that do not lie beside the manifest.
 
     Raises:
         UsageProblem: a folder, a list or a file of weights is missing.
@@ -181,7 +207,9 @@ def make_plan(
         WrongWeights: a file of weights is not the published one.
     """
     progress(f"reading {manifest.name}")
-    read = read_manifest(manifest)
+    read = read_manifest(manifest, manifests)
+    for line in warnings(read, manifests):
+        note(line)
     progress("looking for files")
     found = find_media(read, media, media_list=media_list, without=out)
     encoders = identity_of(job.weights, job.sample_rate_hz, progress=hashing)

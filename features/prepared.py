@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from curation.errors import UsageProblem
+from curation.media.answer import Answer
 from curation.verdict import Reason
 from features.partition import MAX_PARTS
 from features.spec import DURATION_S, SequenceSpec
@@ -40,6 +41,11 @@ class InputConfig:
             raise UsageProblem(
                 f"parts of {self.segment_s:g} s, expected at least {needed_s:.3f} s: that much sound "
                 f"makes an example of {self.duration_s:g} s — give longer parts"
+            )
+        if self.compat and self.peak == "none":
+            raise UsageProblem(
+                "--peak none with --compat: compat says itself where sound is normalised, expected one "
+                "of both — leave one out"
             )
         if self.max_parts < 1:
             raise UsageProblem(f"{self.max_parts} parts of a sound, expected 1 or more — give another")
@@ -84,6 +90,7 @@ class Request:
     split: str = "train"
     sound_only: bool = False  # its dataset is one of sounds: pictures do not count, long ones have parts
     number: int = 0  # place among the clips of the run
+    scan: bool = False  # whether the fingerprint of `curate scan` is made on the same decode
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,3 +122,4 @@ class Prepared:
     detail: str | None = None
     content_digest: str | None = None  # of the file, "sha256:…"
     parts: list[Part] = field(default_factory=list)
+    scan: Answer | None = None  # what a scan says of the clip, where that was asked for

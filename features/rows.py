@@ -8,13 +8,12 @@ from typing import Any
 from curation.tables import number
 from curation.verdict import Reason
 from features import index
-from features.prepared import Part, Prepared
+from features.prepared import VALUES, Part, Prepared
 from features.shard_file import Kind
 
 Row = dict[str, Any]
 # reasons that say more of the machine than of the clip: it may go better another time
 BY_MACHINE = frozenset((Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED))
-_MEASURED = ("av_offset_s", "peak", "bandwidth_hz", "silent_share", "still_share")
 
 
 def index_row(inputs: Mapping[str, Any], prepared: Prepared, part: Part) -> Row:
@@ -36,7 +35,7 @@ def index_row(inputs: Mapping[str, Any], prepared: Prepared, part: Part) -> Row:
         ),
         "content_digest": prepared.content_digest,
         "flags": sorted(str(flag) for flag in part.flags),
-        **{name: part.values.get(name) for name in _MEASURED},
+        **{name: part.values.get(name) for name in VALUES},
     }
 
 

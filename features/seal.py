@@ -7,6 +7,8 @@ too. `shards.json` is written last; a folder that has it is sealed. Sealing twic
 import contextlib
 import fcntl
 import os
+import shlex
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import pyarrow.compute as pc
 from safetensors.torch import save
 
 from curation.errors import BadManifest, Locked, ManifestChanged, UsageProblem
-from curation.files import disk_space, remove, replacing, sha256_file
+from curation.files import disk_space, replacing, sha256_file, sweep
 from curation.tables import number
 from curation.tasks import part_folders, read_record, write_sealed
 from features import index
@@ -27,6 +29,8 @@ from features.statistics import added_up, tensors_of
 
 Report = Callable[[str, int, int], None]  # what is worked on, which of how many
 _LOCK = ".seal.lock"
+PATIENCE_S = 120.0  # of processes that share the tasks of a folder, which begin and seal it together
+_LOOKS_S = 0.2
 
 
 def _silent(label: str, done: int, total: int) -> None:
@@ -47,8 +51,11 @@ class Sealed:
     payload_bytes: int  # what the rows would take without headers
 
 
-def seal(out: Path, report: Report = _silent) -> Sealed:
+def seal(out: Path, report: Report = _silent, *, patience_s: float = 0.0) -> Sealed:
     """Write the index, the other tables, statistics and shards.json of a folder whose tasks are done.
+
+    Args:
+        patience_s: for another process that seals it.
 
     Raises:
         UsageProblem: tasks are missing, by name.
@@ -57,7 +64,7 @@ def seal(out: Path, report: Report = _silent) -> Sealed:
         Locked: another process seals the folder.
     """
     document = index.read_extract(out)
-    with alone(out):
+    with alone(out, patience_s=patience_s):
         clips, text = (_finished(out, stage, document) for stage in (index.CLIPS, index.TEXT))
         files = _files(out, [*clips, *text], document, report)
         captions = _captions(text)
@@ -91,23 +98,43 @@ def seal(out: Path, report: Report = _silent) -> Sealed:
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Hold the lock of whoever seals or imports into a folder, and clear what a killed one left."""
-    with disk_space(out):
-        handle = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+def alone(folder: Path, *, option: str | None = None, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock of whoever writes in a folder itself, and clear there what a killed one left.
+
+    Folders below it stay as they are: tasks have locks of their own.
+
+    Args:
+        option: with which another folder can be given.
+        patience_s: for another process that holds it.
+
+    Raises:
+        Locked: another process holds it.
+    """
+    with disk_space(folder):
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    until_s = time.monotonic() + patience_s
     try:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise Locked(
-                f"{out}: another process is sealing it, expected nobody — wait until it ends and run "
-                "the same command again"
-            ) from error
-        for left in out.glob("*.tmp-*"):
-            remove(left)
+        while not _taken(handle):
+            if time.monotonic() >= until_s:
+                other = f", or give another {option}" if option else ""
+                raise Locked(
+                    f"{folder}: another process is writing there, expected nobody — wait until it ends "
+                    f"and run the same command again{other}"
+                )
+            time.sleep(_LOOKS_S)
+        sweep(folder, deep=False)
         yield
     finally:
         os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    """Whether the lock of an open file is ours now."""
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 Task = tuple[Path, dict[str, Any]]  # a folder and its completion record
@@ -130,9 +157,15 @@ def _finished(out: Path, stage: str, document: dict[str, Any]) -> list[Task]:
     found = [(out / stage / name, read_record(out / stage / name)) for name in names]
     if missing := [folder.name for folder, record in found if not record]:
         listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        again = "run the same import again, which does only these"
+        if "imported" not in document:
+            again = (
+                "run the same extract again without --task, which does only these, or the shares of "
+                "--task i/n that are left (task k is of share i where k % n = i)"
+            )
         raise UsageProblem(
             f"{out / stage}: {len(missing)} of {number(count, 'task')} not done ({listed}), expected "
-            "all — run the same extract again, which does only these"
+            f"all — {again}"
         )
     return found
 
@@ -154,7 +187,7 @@ def _files(out: Path, tasks: list[Task], document: dict[str, Any], report: Repor
                 )
                 raise ManifestChanged(
                     f"{path}: written under another configuration or cut, expected one that {what} — "
-                    "remove the folder of its task and run extract again"
+                    f"run: rm -r {shlex.quote(str(folder))} and the same extract again"
                 )
             payload = header.rows * sum(column.row_bytes for column in header.columns.values())
             files[path.relative_to(out).as_posix()] = {

@@ -3,7 +3,8 @@
     8 bytes   length of the header
     header    JSON: the columns with shape and place, and ONE metadata key with canonical JSON, since the
               safetensors package writes several in random order; blanks up to a multiple of 64 bytes
-    columns   one after another, each (rows, …), row after row
+    columns   one after another, each (rows, …), row after row; the format allows no holes between them,
+              so that the first begins at a multiple of 64 bytes and every one at a multiple of 8
 
 Nothing in it tells of time, place or machine: equal rows give equal bytes. A row's crc32 is that of its
 bytes in all columns, one column after the other.
@@ -35,7 +36,7 @@ DTYPE = "BF16"
 ITEM_BYTES = 2
 Kind = Literal["av", "audio", "text"]
 KINDS: tuple[Kind, ...] = ("av", "audio", "text")
-_ALIGNMENT_BYTES = 64  # of the columns; a multiple of 8, which other readers count on
+_ALIGNMENT_BYTES = 64  # of the first column; a multiple of 8, which other readers count on
 _MAX_HEADER_BYTES = 16 << 20
 _LENGTH_BYTES = 8
 

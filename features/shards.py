@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from curation.errors import ManifestChanged
+from curation.errors import ManifestChanged, UsageProblem
 from features import index
 from features.gather import IO, WORD_BYTES, ZEROS, Gather, Mapped, Read, Wanted, suitable_io
 from features.places import Numbers, read_places
@@ -129,8 +129,18 @@ class ShardReader:
         return read_groups(self.folder / index.STATISTICS_FILE)
 
     def latent_statistics(self, *groups: Group) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and unbiased std (C,) of the posterior means of these groups, float32; none: of all."""
+        """Mean and unbiased std (C,) of the posterior means of these groups, float32; none: of all.
+
+        Raises:
+            UsageProblem: there is no such group.
+        """
         known = self.groups()
+        if unknown := [group for group in groups if group not in known]:
+            listed = ", ".join(map(_group_text, known)) or "none"
+            raise UsageProblem(
+                f"{_group_text(unknown[0])}: {self.folder} has no such rows, expected some of (dataset, "
+                f"split, kind) {listed} — name one of these"
+            )
         chosen = {group: known[group] for group in groups} if groups else known
         mean, std = total(chosen, self._shapes["latent_mean"][1]).of_means()
         return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
@@ -253,6 +263,10 @@ def _numbers(rows: Rows, count: int, what: str) -> Numbers:
         wrong = int(numbers[(numbers < 0) | (numbers >= count)][0])
         raise IndexError(f"{what} {wrong}, expected 0 to {count - 1}")
     return numbers
+
+
+def _group_text(group: Group) -> str:
+    return f"({', '.join(map(str, group))})"
 
 
 def _short(value: Any, most: int = 200) -> str:

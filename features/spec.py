@@ -48,11 +48,6 @@ class AudioSpec:
         """How much sound one latent stands for."""
         return self.hop_samples * TIME_REDUCTION
 
-    @property
-    def latents_per_s(self) -> float:
-        """31.25 at 16 kHz, 43.066 at 44.1 kHz."""
-        return self.sample_rate_hz / self.samples_per_latent
-
 
 _AUDIO = {
     16000: AudioSpec(

@@ -37,6 +37,27 @@ def load_strictly(
         BadWeights: tensors are missing, unknown, misshaped, of another kind of number, or not finite.
     """
     expected = module.state_dict()
+    refuse_misfits(expected, state_dict, what=what, constant=constant)
+    given = {
+        name: tensor.to(expected[name].dtype) for name, tensor in state_dict.items() if name in expected
+    }
+    module.load_state_dict(given, strict=False, assign=True)
+    nowhere = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
+    assert not nowhere, f"{what}: constants {nowhere[:_FIRST]} were made on the meta device"
+    return module.eval().requires_grad_(False)
+
+
+def refuse_misfits(
+    expected: Mapping[str, torch.Tensor],
+    state_dict: Mapping[str, torch.Tensor],
+    *,
+    what: str,
+    constant: Iterable[str] = (),
+) -> None:
+    """Raise BadWeights where tensors are not those of a network, `expected`; see `load_strictly`.
+
+    Tensors on the meta device are compared by name, shape and kind of number alone.
+    """
     is_constant = _matcher(constant)
     wrong: dict[str, list[str]] = {}
     for name, tensor in state_dict.items():
@@ -51,13 +72,6 @@ def load_strictly(
         wrong["missing"] = missing
     if wrong:
         raise BadWeights(_message(what, wrong, len(state_dict), len(expected)))
-    given = {
-        name: tensor.to(expected[name].dtype) for name, tensor in state_dict.items() if name in expected
-    }
-    module.load_state_dict(given, strict=False, assign=True)
-    nowhere = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
-    assert not nowhere, f"{what}: constants {nowhere[:_FIRST]} were made on the meta device"
-    return module.eval().requires_grad_(False)
 
 
 def _matcher(constant: Iterable[str]) -> Callable[[str], bool]:

@@ -1,7 +1,7 @@
 """Mean and standard deviation of latents per channel, from sums that can be added up.
 
-Of the posterior's means, which normalise the latents in training (spec section 8.3, unbiased, over rows
-and time), and of its samples, mean + std * noise: E[x] = E[mean], E[x²] = E[mean² + std²].
+Of the posterior's means, which normalise the latents in training (as MMAudio@974010a does: unbiased,
+over rows and time), and of its samples, mean + std * noise: E[x] = E[mean], E[x²] = E[mean² + std²].
 
 Sums are float64 and grow row by row in the order of the rows: they do not depend on batches or threads.
 

@@ -7,6 +7,7 @@ repaired; everything that is wrong is named.
 """
 
 import hashlib
+import shlex
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.errors import ManifestChanged
+from curation.errors import FoleyproofError, ManifestChanged
 from curation.files import sha256_file
+from curation.tables import number
 from curation.tasks import read_record
 from features import index
 from features.gather import read_whole
@@ -30,6 +32,7 @@ from features.source import find_manifest, read_manifest
 Report = Callable[[str, int, int], None]
 _BLOCK_BYTES = 8 << 20
 _RECORDED = ("bytes", "sha256")
+_NAMED = 10  # folders in a piece of advice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +153,8 @@ def _crcs(out: Path, sealed: dict[str, Any], found: Verified) -> dict[str, _Rows
         in_order = places[np.argsort(row_of[places], kind="stable")]
         if not np.array_equal(row_of[in_order], np.arange(entry["rows"])):
             last = entry["rows"] - 1
-            what = f"{len(places)} rows of it are in the index, expected rows 0 to {last} once each"
+            rows_of_it = number(len(places), "row")
+            what = f"{rows_of_it} of it in the index, expected rows 0 to {last} once each"
             found.problems.append(Problem(file=name, row=None, clip=None, what=what))
             continue
         rows[name] = _Rows(crcs[in_order], in_order, lambda place: index.named(table.slice(place, 1)))
@@ -285,6 +289,29 @@ def _checksums(path: Path, header: Header, full: bool) -> tuple[list[int], str |
                     part = block[row * column.row_bytes : (row + 1) * column.row_bytes]
                     crcs[begin + row] = zlib.crc32(part, crcs[begin + row])
     return crcs, None if sha256 is None else sha256.hexdigest(), read_bytes
+
+
+def remedy(out: Path, found: Verified) -> tuple[str, ...]:
+    """What brings a folder with problems in order: sealing, or doing the tasks of bad shards again.
+
+    Tables first: they are made again from the tasks, and what they say of shards may be wrong with them.
+    """
+    folders = list(dict.fromkeys(p.file.rpartition("/")[0] for p in found.problems))
+    place = shlex.quote(str(out))
+    if "" in folders:
+        return (f"features seal {place}", f"features verify {place}")
+    first = shlex.join(str(out / folder) for folder in folders[:_NAMED])
+    rest = len(folders) - _NAMED
+    more = (f"and {number(rest, 'more folder')} of tasks, which --json names",) if rest > 0 else ()
+    return (f"rm -r {first}", *more, f"run the same features {_maker(out)} again, which makes them anew")
+
+
+def _maker(out: Path) -> str:
+    """The command that wrote the folder."""
+    try:
+        return "import" if "imported" in index.read_extract(out) else "extract"
+    except FoleyproofError:
+        return "extract"
 
 
 def compare_manifest(out: Path, manifest: Path) -> list[str]:

@@ -14,7 +14,7 @@ from curation.media.one_pass import Enough
 from features.spec import PEAK
 
 Window = tuple[int, int]  # first sample and the one after the last
-# Windowed sinc with a Kaiser window; Source: MMAudio's feature extraction (commit 974010a).
+# Windowed sinc with a Kaiser window; Source: the feature extraction of hkchengrex/MMAudio@974010a.
 _HALF_WIDTH, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
 _LARGEST_KERNEL = 1 << 22  # numbers; above, as for 44,099 Hz, each sample's own weights are made instead
 _AT_ONCE = 4096  # samples whose weights are made at once

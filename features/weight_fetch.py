@@ -14,7 +14,14 @@ from curation.errors import FoleyproofError, NoSpace
 from features.checkpoint_kind import kind_of
 from features.digests import Digests, Note, Report, read_note, silent
 from features.weight_table import WeightFile
-from features.weights import checked_file, convert, converted_path, locate, refuse_others
+from features.weights import (
+    checked_file,
+    convert,
+    converted_path,
+    locate,
+    refuse_other_tensors,
+    refuse_others,
+)
 
 if TYPE_CHECKING:
     from curation.transport import Transport  # needs much of the library; loaded where files are fetched
@@ -148,9 +155,8 @@ def _fetch(folder: Path, file: WeightFile, transport: "Transport", progress: Rep
     except FoleyproofError as error:
         if error.exit_code == 14:
             raise
-        # the transport's messages name the option of `curate fetch`; here the folder is this one
-        detail = str(error).replace("--from", "--weights")
-        return Fetched(file=file, state="failed", path=path, detail=detail, code=error.exit_code)
+        wrong, code = str(error), error.exit_code
+        return Fetched(file=file, state="failed", path=path, detail=wrong, code=code)
     return Fetched(file=file, state=state, path=path, bytes=note.bytes, sha256=note.sha256)
 
 
@@ -168,6 +174,7 @@ def _bring(
             seen[0],
             remedy=f"what {file.url} sent was thrown away; run the same command again",
         )
+        refuse_other_tensors(part, file, seen[0])
 
     progress(file.name, 0, None)
     transport.fetch(

@@ -26,7 +26,6 @@ SYNCHFORMER, CLIP, EMPTY_STRING = (
     "synchformer_state_dict.pth", "open_clip_pytorch_model.bin", "empty_string.pth",
 )  # fmt: skip
 VAES = {16000: VAE_16K, 44100: VAE_44K}
-VOCODERS = {16000: VOCODER_16K, 44100: VOCODER_44K}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ it is first used, and mapped from then on. The identity of weights is the sha256
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ def identity_of(
         name = f"untrained:{weights.untrained_seed}" + (":tiny" if weights.tiny else "")
         return dict.fromkeys(parts, name)
     files = encoder_files(sample_rate_hz)
+    refuse_missing(weights, [files[part] for part in parts])
     notes = {part: checked(weights, files[part], progress=progress)[1] for part in parts}
     return {part: f"sha256:{note.sha256}" for part, note in notes.items()}
 
@@ -132,18 +134,31 @@ def checked(weights: WeightChoice, file: WeightFile, *, progress: Report = silen
     assert weights.folder is not None, "untrained weights have no files"
     path = locate(weights.folder, file)
     if path is None:
-        raise _missing(weights, file)
+        raise _missing(weights, [file])
     return path, checked_file(weights.folder, path, file, progress=progress)
 
 
-def _missing(weights: WeightChoice, file: WeightFile) -> UsageProblem:
-    size = f"{file.num_bytes / 1e9:.1f} GB"
-    bring = f"features weights --fetch {file.name} --weights {weights.folder}"
+def refuse_missing(weights: WeightChoice, files: Sequence[WeightFile]) -> None:
+    """Raise UsageProblem that names all files which are not in the folder, and how to bring them."""
+    assert weights.folder is not None, "untrained weights have no files"
+    if missing := [file for file in files if locate(weights.folder, file) is None]:
+        raise _missing(weights, missing)
+
+
+def _missing(weights: WeightChoice, files: Sequence[WeightFile]) -> UsageProblem:
+    sizes = [f"{file.num_bytes / 1e9:.1f} GB" for file in files]
+    names = shlex.join(file.name for file in files)
+    bring = f"features weights --fetch {names} --weights {shlex.quote(str(weights.folder))}"
     if weights.offline:
-        bring = f"copy it there by hand ({size} from {file.url})"
+        places = ", ".join(f"{size} from {file.url}" for size, file in zip(sizes, files, strict=True))
+        bring = f"copy {'it' if len(files) == 1 else 'them'} there by hand ({places})"
+    said = ", ".join(
+        f"{file.name} ({file.title}, {size})" for size, file in zip(sizes, files, strict=True)
+    )
+    are, them = ("is", "it") if len(files) == 1 else ("are", "each")
     return UsageProblem(
-        f"{weights.folder}: {file.name} ({file.title}, {size}) is not there, expected it in one of the "
-        f"places that `features weights --help` names — {bring}, or use --untrained SEED for a trial"
+        f"{weights.folder}: {said} {are} not there, expected {them} in one of the places that "
+        f"`features weights --help` names — {bring}, or use --untrained SEED for a trial"
     )
 
 
@@ -159,6 +174,7 @@ def checked_file(folder: Path, path: Path, file: WeightFile, *, progress: Report
         kind_of(path)
         note = read_note(path, progress=progress)
         refuse_others(path, file, note)
+        refuse_other_tensors(path, file, note)
         _refuse_changed(path, file, note, digests.noted(path))
         digests.write(path, note)
     else:
@@ -180,6 +196,23 @@ def refuse_others(path: Path, file: WeightFile, note: Note, *, remedy: str | Non
     )
 
 
+def refuse_other_tensors(path: Path, file: WeightFile, note: Note) -> None:
+    """Raise WrongWeights where a file without a published digest holds other tensors than its network.
+
+    Before its digest is noted: what is noted of a wrong file would make the right one wrong later.
+    """
+    if not _is_published(path, file, note):
+        from features.checkpoint_files import read_tensors
+        from features.weight_layout import refuse_layout
+
+        refuse_layout(path, file, read_tensors(path, inside=file.inside))
+
+
+def _is_published(path: Path, file: WeightFile, note: Note) -> bool:
+    """Whether the publisher's digest says already that it is the file."""
+    return file.md5 == note.md5 and path.name.removesuffix(".part") == file.name
+
+
 def _refuse_changed(path: Path, file: WeightFile, note: Note, former: Note | None) -> None:
     if former is None or file.md5 is not None or former.sha256 == note.sha256:
         return
@@ -197,8 +230,8 @@ def state_dict_of(
 
     Raises:
         UsageProblem: it is not in the folder.
-        WrongWeights: it is truncated, damaged, or another file.
-        BadWeights: it asks to run code, or holds other things than tensors.
+        WrongWeights: it is truncated, damaged, another file, or asks to run code.
+        BadWeights: the folder cannot keep digests and converted files.
     """
     from features.checkpoint_files import read_tensors
 
@@ -234,12 +267,15 @@ def convert(
 
 def _convert(folder: Path, path: Path, note: Note, file: WeightFile, progress: Report) -> Path:
     from features.checkpoint_files import read_tensors, write_safetensors
+    from features.weight_layout import refuse_layout
 
     target, digests = converted_path(folder, path, note), Digests(folder)
     if not _is_whole(target, digests, progress):
         sweep(target.parent)  # what a killed process left; whoever is in here is alone
         progress(f"conversion of {path.name}", 0, None)
         tensors = read_tensors(path, inside=file.inside)
+        if not _is_published(path, file, note):  # noted by an earlier version, which did not compare
+            refuse_layout(path, file, tensors)
         write_safetensors(target, tensors, {"source": f"sha256:{note.sha256}", "name": path.name})
         digests.write(target, read_note(target, progress=progress))
     return target

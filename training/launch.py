@@ -25,8 +25,8 @@ def launch() -> None:
     Example: python -m training.launch
     """
     raise FoleyproofError(
-        f"the trainer is not there yet in {__version__}, expected only curation — "
-        "what may be trained on: curate clean --test vggsound,audiocaps"
+        f"the trainer is not there yet in {__version__}, expected only what comes before it — "
+        "features of what may be trained on: features extract --sr 44100"
     )
 
 

@@ -91,6 +91,7 @@ def scan(
     """
     from curation.tasks import one_thread
 
+    options.check_engine(engine, address)
     one_thread()
     from curation.media.decoder import DecoderConfig
     from curation.media.run import scan_media

@@ -1,16 +1,47 @@
 """Rows of fingerprints that lie there already, for clips that are as they were."""
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from curation.errors import BadManifest
+from curation.files import sha256_file
 from curation.media.fingerprint import CLIPS, CONTENT, Contents, Row, read_part
 from curation.tasks import Task, part_folders, read_record
 from curation.verdict import Reason
 
 # What a machine was short of, it may have the next time: such a clip is tried again by each run.
 BY_MACHINE = frozenset((Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED))
+Notes = dict[str, list[Any]]  # of files: size, time of the last change in ns, digest
+
+
+def read_notes(part: Path) -> Notes:
+    """What was noted of the files that a part was made from; empty where it was of another part."""
+    outputs = read_record(part).get("outputs", {})
+    try:
+        noted = json.loads(part.with_name(f"{part.name}.files.json").read_bytes())
+        notes: Notes = noted["files"]
+        return notes if noted[CLIPS] == outputs[CLIPS]["sha256"] else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def write_notes(part: Path, clips: Path, notes: Notes) -> None:
+    """Note the files of a part whose clips.parquet lies at `clips`, ready to take its place."""
+    target = part.with_name(f"{part.name}.files.json")
+    staged = target.with_name(target.name + ".tmp-task")
+    noted = {CLIPS: sha256_file(clips), "files": notes}
+    staged.write_text(json.dumps(noted, sort_keys=True), encoding="utf-8")
+    os.replace(staged, target)
+
+
+def note(notes: Notes, file: str, stamp: list[int] | None, digest: str | None) -> None:
+    """Add what a file was when a clip of it was decoded."""
+    said = [*(stamp or (None, None)), digest]
+    changed = notes.setdefault(file, said) != said  # between two clips of one file
+    notes[file] = [None, None, None] if changed else said
 
 
 class Lying:
@@ -35,25 +66,44 @@ class Former:
     """The rows that lie there of the clips of a task, from parts of this or another layout."""
 
     def __init__(
-        self, parts: list[Path], about: dict[str, Any], noted: Callable[[Path], dict[str, list[Any]]]
+        self,
+        parts: Sequence[Path],
+        about: dict[str, Any],
+        noted: Callable[[Path], Notes],
+        *,
+        only: Set[str] | None = None,
     ) -> None:
+        """Read those parts that were made in the same way.
+
+        Args:
+            only: the clips that will be asked for; None: any.
+        """
         self._rows: dict[str, tuple[Any, int, Path, dict[str, Any]]] = {}
         self._contents = Contents()
-        self._notes: dict[Path, dict[str, list[Any]]] = {}
+        self._notes: dict[Path, Notes] = {}
+        self._only = only
         for folder in parts:
             record = read_record(folder)
             if record.get("about") == about:
                 self._add(folder, record, noted(folder))
 
-    def _add(self, folder: Path, record: dict[str, Any], notes: dict[str, list[Any]]) -> None:
+    def _add(self, folder: Path, record: dict[str, Any], notes: Notes) -> None:
         try:
             _, table = read_part(folder / CLIPS)
             self._contents.open(folder / CONTENT)
         except (BadManifest, OSError, ValueError):
             return  # damaged: its clips are decoded again
         self._notes[folder] = notes
+        if self._only is not None:
+            table = table.filter([name in self._only for name in table["clip_id"].to_pylist()])
         for place, clip_id in enumerate(table["clip_id"].to_pylist()):
             self._rows[clip_id] = (table, place, folder, record["limits"])
+
+    def clips(self) -> list[Row]:
+        """All clips that have a row, with clip_id, start_s, end_s and file."""
+        names = ("clip_id", "start_s", "end_s", "file")
+        rows = self._rows.values()
+        return [{name: table[name][place].as_py() for name in names} for table, place, *_ in rows]
 
     def find(self, clip: Row, limits: dict[str, Any]) -> tuple[Row, list[Any] | None] | None:
         """The row of a clip that another scan would give too, and what was noted of its file."""

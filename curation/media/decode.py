@@ -10,6 +10,7 @@ can be decoded is `damaged`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from curation.media.container import Limits, Unscannable, chosen_streams, opened, refused
@@ -17,6 +18,7 @@ from curation.media.facts import Facts, cut_of
 from curation.media.one_pass import Pass, PictureSink
 from curation.media.sound import SoundTrack
 from curation.media.spare import KNOWS_SPARE
+from curation.media.together import together
 from curation.verdict import Reason
 
 if TYPE_CHECKING:
@@ -24,6 +26,17 @@ if TYPE_CHECKING:
 
 SoundSink = Callable[["np.ndarray"], None]
 Clock = Literal["clip", "file"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Beside:
+    """Somebody else who takes what is decoded: all of the clip, on its clock, as if alone."""
+
+    picture: PictureSink
+    sound: SoundSink
+    rate_hz: int
+    pictures_fps: int | None
+    found: tuple[Facts, SoundTrack] | None = None  # what `decode` would have told; None: it took nothing
 
 
 def decode(
@@ -39,6 +52,7 @@ def decode(
     clock: Clock = "clip",
     tell_rate: Callable[[int], None] | None = None,
     with_sound_only: bool = False,
+    beside: Beside | None = None,
 ) -> tuple[Facts, SoundTrack]:
     """Give every picture of a clip, with its time, to `picture`, and its sound, mono, to `sound`.
 
@@ -50,18 +64,21 @@ def decode(
         clock: "file": pictures from t = 0 on; sound as it comes, from its first sample.
         with_sound_only: a file without a stream of sound is not decoded, but refused.
         tell_rate: is told the rate of the samples, before the first ones.
+        beside: takes what it wants of the same decode, beyond the end of what the others want.
 
     Returns:
         What was found, and the sound track (which has stretches at the file's own rate).
 
     Raises:
         Unscannable: nothing of it can be used, or it is beyond the limits.
+        Apart: with `beside`, where each must decode alone.
     """
     limits = limits or Limits()
     with opened(path, limits) as container:
         video, audio = chosen_streams(container, limits)
         if with_sound_only and audio is None:
             raise _without_sound(path, limits)
+        streams = video, audio
         video, audio = video if picture else None, audio if sound else None
         tells_s = None if container.duration is None else container.duration / 1e6
         cut = cut_of(start_s, end_s, tells_s)
@@ -76,7 +93,16 @@ def decode(
             run.start_with_the_file()
         if video is not None and pictures_fps and video.codec_context.name in KNOWS_SPARE:
             run.leave_out_spare(pictures_fps)
-        run.all_packets()
+        if beside is None:
+            run.all_packets()
+        else:
+            other_track = SoundTrack(beside.sound, beside.rate_hz)
+            other = Pass(container, *streams, cut, limits, beside.picture, other_track)
+            if streams[0] and beside.pictures_fps and streams[0].codec_context.name in KNOWS_SPARE:
+                other.leave_out_spare(beside.pictures_fps)
+            together(run, other)
+            other_facts = other.facts()
+            beside.found = None if other_facts is None else (other_facts, other_track)
         facts = run.facts()
     if facts is None:
         raise refused(path, limits, run.harm() or "nothing can be decoded")

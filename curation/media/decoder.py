@@ -146,7 +146,8 @@ class Child(Generic[A]):
     def _start(self) -> None:
         answers, theirs = os.pipe()
         requests, their_requests = socket.socketpair()
-        words = [sys.executable, "-m", self._trade.module]
+        # -P: what lies in the working folder is data, also where it is called as a module is
+        words = [sys.executable, "-P", "-m", self._trade.module]
         words += [str(theirs), str(os.getpid()), str(self._trade.memory_bytes)]
         try:
             self._process = subprocess.Popen(
@@ -157,6 +158,10 @@ class Child(Generic[A]):
                 pass_fds=(theirs,),
                 env={**os.environ, **_ONE_THREAD},
             )
+        except BaseException:
+            os.close(answers)
+            requests.close()
+            raise
         finally:
             os.close(theirs)
             their_requests.close()

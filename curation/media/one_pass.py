@@ -3,7 +3,7 @@
 Times that are missing, come again or leap are mended from one picture, or frame of sound, to the next.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -78,17 +78,58 @@ class Pass:
 
     def all_packets(self) -> None:
         """Decode until the end of the clip, or until nobody wants more."""
+        for packet in self.packets():
+            if self.wants(packet):
+                self.take(packet, self.decoded(packet))
+                if self.is_done:
+                    break
+        self.end()
+
+    # ---- step by step, for those who share packets; see `together.py` --------------------------------
+
+    def packets(self) -> Iterator[Any]:
+        """All packets of its streams, in the order in which they are decoded."""
         packets = self._packets()
-        for packet in packets if self._spare is None else self._spare.ordered(packets):
-            index = packet.stream.index  # not stream_index: that of the last packet is 0
-            if self._over[index]:
-                continue
-            take = self._take_picture if packet.stream is self._video else self._take_sound
-            with self._until_enough(index):
-                for frame in self._decoded(packet):
-                    take(frame)
-            if self._over[index] and all(self._over.values()):
-                break
+        return packets if self._spare is None else self._spare.ordered(packets)
+
+    def leave_none_out(self, yes: bool) -> None:
+        """Have spare pictures decoded too, for now or no longer."""
+        if self._spare is not None:
+            self._spare.leaves_none = yes
+
+    def wants(self, packet: Any) -> bool:
+        """Whether the pictures or sounds of a packet may be in the clip."""
+        return not self._over.get(packet.stream.index, True)  # its stream_index may be 0 instead
+
+    def take(self, packet: Any, frames: Sequence[Any]) -> None:
+        """Take what was decoded from a packet that it wants."""
+        take = self._take_picture if packet.stream is self._video else self._take_sound
+        with self._until_enough(packet.stream.index):
+            for frame in frames:
+                take(frame)
+
+    @property
+    def sees(self) -> bool:
+        """Whether pictures count."""
+        return self._video is not None
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether it wants more of them."""
+        return self._video is not None and not self._over[self._video.index]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it wants nothing more."""
+        return all(self._over.values())
+
+    @property
+    def is_flawed(self) -> bool:
+        """Whether something could not be read, or not decoded as it was."""
+        return bool(self._refused or self._flawed or self._broke)
+
+    def end(self) -> None:
+        """Hand on what is left, when all packets were taken that it wants."""
         if self._audio is not None and self._audio.index not in self._enough:
             with self._until_enough(self._audio.index):
                 self.track.finish()
@@ -114,7 +155,8 @@ class Pass:
             for stream in streams:  # what the decoders still hold
                 yield from (_Rest(stream),)
 
-    def _decoded(self, packet: Any) -> list[Any]:
+    def decoded(self, packet: Any) -> list[Any]:
+        """The pictures or sounds of a packet; none where it is refused."""
         import av
 
         try:

@@ -7,7 +7,6 @@ these differ, by its digest. Those notes hold times, and are outside the promise
 name the sha256 of the clips.parquet they are of: a run may be killed between notes and part.
 """
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from curation.files import sha256_file
 from curation.media import fingerprint
 from curation.media.answer import Answer
 from curation.media.audio_hash import AUDIO_VERSION
-from curation.media.carried import BY_MACHINE, Former, Lying
+from curation.media.carried import BY_MACHINE, Former, Lying, Notes, note, read_notes, write_notes
 from curation.media.decoder import Decoder, DecoderConfig, decoding
 from curation.media.fingerprint import CLIPS, PartWriter, Row, fingerprint_folder, part_of, row_of
 from curation.media.locate import MediaFolder, as_text
@@ -111,11 +110,12 @@ def tasks_of(clips: Clips, config: DecoderConfig) -> list[Task]:
     rows: list[list[list[Any]]] = [[] for _ in range(count)]
     for row in zip(clips.clip_ids, clips.start_s, clips.end_s, clips.files, strict=True):
         rows[part_of(row[0], count)].append(list(row))
-    shared = {"about": about(clips.dataset, config.mode), "limits": _limits(config)}
+    shared = {"about": about(clips.dataset, config.mode), "limits": limits_of(config)}
     return [Task(index, count, {**shared, "rows": rows[index]}) for index in range(count)]
 
 
-def _limits(config: DecoderConfig) -> dict[str, Any]:
+def limits_of(config: DecoderConfig) -> dict[str, Any]:
+    """What a clip may ask for, as the record of a part says it."""
     return {
         "max_duration_s": config.max_duration_s,
         "timeout_s": config.timeout_s,
@@ -212,7 +212,7 @@ class _Scanner:
         part = self._stage / task.name
         if not BY_MACHINE.isdisjoint(read_record(part)["counts"]["failed"]):
             return False
-        noted = self._noted(part)
+        noted = read_notes(part)
         for _, _, _, file in task.inputs["rows"]:
             if file is not None and (file not in noted or noted[file][:2] != self._stamp(file)):
                 return False
@@ -221,8 +221,8 @@ class _Scanner:
 
     def _work(self, decoder: Decoder, task: Task, folder: Path) -> dict[str, Any]:
         counts = Counts()
-        notes: dict[str, list[Any]] = {}
-        former = Former(self._lying.of(task), task.inputs["about"], self._noted)
+        notes: Notes = {}
+        former = Former(self._lying.of(task), task.inputs["about"], read_notes)
         with PartWriter(folder, task.inputs["about"]) as writer:
             for clip_id, start_s, end_s, file in task.inputs["rows"]:
                 clip = {
@@ -235,13 +235,11 @@ class _Scanner:
                 stamp = None if file is None else self._stamp(file)
                 row, content = self._carried(former, clip, stamp) or self._decoded(decoder, clip)
                 if file is not None:
-                    note = [*(stamp or (None, None)), row["content_digest"]]
-                    changed = notes.setdefault(file, note) != note  # between two clips of one file
-                    notes[file] = [None, None, None] if changed else note
+                    note(notes, file, stamp, row["content_digest"])
                 writer.add(row, content)
                 _count(counts, row)
                 self._progress(1)
-        self._note(task.name, sha256_file(folder / CLIPS), notes)
+        write_notes(self._stage / task.name, folder / CLIPS, notes)
         return {"about": task.inputs["about"], "limits": task.inputs["limits"], "counts": asdict(counts)}
 
     def _carried(
@@ -250,7 +248,7 @@ class _Scanner:
         """The rows of a clip that is as it was; None where it must be decoded."""
         if clip["file"] is None or stamp is None:
             return None
-        found = former.find(clip, _limits(self._config))
+        found = former.find(clip, limits_of(self._config))
         if found is None:
             return None
         row, noted = found
@@ -272,10 +270,7 @@ class _Scanner:
             )
             return row_of(missing, clip)
         path = self._media.real_path(clip["file"])
-        answer = decoder.scan(path, start_s=clip["start_s"], end_s=clip["end_s"])
-        if answer.detail is not None:  # it may quote a name or bytes of the file
-            answer.detail = as_text(answer.detail)
-        return row_of(answer, clip)
+        return rows_of(decoder.scan(path, start_s=clip["start_s"], end_s=clip["end_s"]), clip)
 
     def _stamp(self, file: str) -> list[int] | None:
         try:
@@ -284,24 +279,12 @@ class _Scanner:
             return None
         return [stat.st_size, stat.st_mtime_ns]
 
-    # ---- notes on files -----------------------------------------------------------------------------
 
-    def _noted(self, part: Path) -> dict[str, list[Any]]:
-        """What was noted of the files that a part was made from; empty where it was of another part."""
-        outputs = read_record(part).get("outputs", {})
-        try:
-            noted = json.loads(part.with_name(f"{part.name}.files.json").read_bytes())
-            notes: dict[str, list[Any]] = noted["files"]
-            return notes if noted[CLIPS] == outputs[CLIPS]["sha256"] else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-
-    def _note(self, part: str, sha256: str, notes: dict[str, list[Any]]) -> None:
-        target = self._stage / f"{part}.files.json"
-        staged = target.with_name(target.name + ".tmp-task")
-        noted = {CLIPS: sha256, "files": notes}
-        staged.write_text(json.dumps(noted, sort_keys=True), encoding="utf-8")
-        os.replace(staged, target)
+def rows_of(answer: Answer, clip: Row) -> tuple[Row, Row | None]:
+    """As `fingerprint.row_of`, of what a decoder said."""
+    if answer.detail is not None:  # it may quote a name or bytes of the file
+        answer.detail = as_text(answer.detail)
+    return row_of(answer, clip)
 
 
 def _count(counts: Counts, row: Row) -> None:

@@ -59,6 +59,7 @@ class SoundTrack:
         self._next = 0  # place on the clip's clock of the next sample for the sink
         self.end_s: float | None = None  # in the file, of the last sample
         self.begin_s: float | None = None  # … of the first
+        self.gave_up_waiting = False  # whether the clock began because no picture came for so long
         self.spectrum = SpectrumSamples()
 
     @property
@@ -148,6 +149,7 @@ class SoundTrack:
             return
         self._held.append((begin_s, wave))
         if begin_s - self._held[0][0] > _HELD_S:
+            self.gave_up_waiting = True
             self.starts_at(self._held[0][0])
 
     def _place(self, begin_s: float, wave: np.ndarray) -> None:

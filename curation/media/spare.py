@@ -47,6 +47,7 @@ class SparePictures:
         self._zero_s: float | None = None  # of the clip's clock, in the file
         self._first = 0  # presentation time of the clip's first picture
         self._told = "DEFAULT"
+        self.leaves_none = False  # whether somebody wants every picture for now
         self._left_out: set[int] = set()  # presentation times of pictures that may be left out
 
     def ordered(self, packets: Iterator[Any]) -> Iterator[Any]:
@@ -114,7 +115,7 @@ class SparePictures:
 
     def _told_of(self, packet: Any) -> Any:
         self._counts = self._counts and packet is not self._odd
-        wanted = self._is_wanted(packet)
+        wanted = self.leaves_none or self._is_wanted(packet)
         if not wanted and self._zero_s is not None and self._first < packet.pts < self._until:
             self._left_out.add(packet.pts)
         say = "DEFAULT" if wanted else "NONREF"

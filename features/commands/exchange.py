@@ -1,15 +1,17 @@
 """The commands that take and give folders of memory-mapped tensors."""
 
+import shlex
 from pathlib import Path
 
 import click
 
 from curation.console import finish
+from features.installed import ComputingCommand
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
-@click.command("import")
+@click.command("import", cls=ComputingCommand)
 @click.argument(
     "folders",
     metavar="DIR...",
@@ -89,7 +91,9 @@ def import_(
     """Turn TensorDict memmap folders, as of MMAudio, into sealed shards; run again to continue.
 
     Rows and lines of the TSV are paired by position, as they were written: their numbers must agree.
-    Shards say that their encoders are unknown ("imported"), and carry no certificate.
+    A row has one caption, and its id stays as it is (abc_0 of an export too). Shards say that their
+    encoders are unknown ("imported"), and carry no certificate. Where a clip comes from nobody says:
+    key_digest is that of NAME and id, also with --dataset vggsound, and never that of extract.
 
     \b
     Example: features import vgg-train --tsv vgg-train.tsv --dataset vggsound --out shards/imported
@@ -97,12 +101,15 @@ def import_(
     from dataclasses import asdict
 
     from curation.progress import Progress
+    from curation.tables import number
+    from features.extract import size_text
     from features.memmap import open_memmap, read_empty_text
     from features.memmap_import import ImportConfig, Imported, import_memmap
 
     for option, given in (("--tsv", tsvs), ("--dataset", datasets)):
         if given and len(given) != len(folders):
-            raise click.UsageError(f"{option}: given {len(given)} times, expected once for each DIR")
+            times = number(len(given), "time")
+            raise click.UsageError(f"{option}: given {times}, expected once for each DIR")
     sets = [
         Imported(
             dataset=datasets[place] if datasets else folder.resolve().name,
@@ -119,22 +126,22 @@ def import_(
     config = ImportConfig(shard_rows=shard_rows, text_tolerance=text_tolerance, empty_text=empty)
     with Progress("import") as progress:
         sealed = import_memmap(sets, out, config, progress.item)
-    seen = sum(len(one.rows) for one in sets)
+    seen, place = sum(len(one.rows) for one in sets), shlex.quote(str(out))
     finish(
         {"command": "import", "folder": str(out), "lines": seen, **asdict(sealed)},
         as_json,
         text="",
         summary=(
-            f"{seen:,} rows = {sealed.av:,} audio-video + {sealed.audio:,} audio + {sealed.rejects:,} "
-            f"rejects; {sealed.captions:,} captions; {sealed.shards:,} shards of "
-            f"{sealed.shard_bytes / 1e9:.3f} GB"
+            f"{number(seen, 'row')} = {sealed.av:,} audio-video + {sealed.audio:,} audio + "
+            f"{number(sealed.rejects, 'reject')}; {number(sealed.captions, 'caption')}; "
+            f"{number(sealed.shards, 'shard')} of {size_text(sealed.shard_bytes)}"
         ),
-        next_steps=(f"features verify {out}", f"features info {out}"),
+        next_steps=(f"features verify {place}", f"features info {place}"),
         code=3 if sealed.rejects else 0,
     )
 
 
-@click.command()
+@click.command(cls=ComputingCommand)
 @click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
 @click.option(
     "--to",
@@ -150,25 +157,26 @@ def import_(
 def export(out: Path, target: Path, dataset: str | None, split: str | None, as_json: bool) -> None:
     """Write the shards in OUT as TensorDict memmap folders in fp32, which MMAudio trains on.
 
-    A folder and a TSV for each split of each dataset, with and without pictures apart.
+    A folder and a TSV for each split of each dataset, with and without pictures apart. A row has the
+    first caption of its clip; where clips have several parts, its id is ID_PART, as abc_0. DIR holds
+    rows of OUT alone: exit code 12 where it has others.
 
     \b
     Example: features export shards/44100 --to memmap
     """
-    import shlex
-
     from curation.progress import Progress
+    from curation.tables import number
     from features.memmap_export import export_memmap
 
     with Progress("export") as progress:
         parts = export_memmap(out, target, dataset=dataset, split=split, report=progress.item)
     listed = " + ".join(f"{count:,} {name}" for name, count in parts.items())
+    first = str(target / next(iter(parts)))
+    program = f"import tensordict; print(tensordict.TensorDict.load_memmap({first!r}))"
     finish(
         {"command": "export", "folder": str(out), "to": str(target), "rows": parts},
         as_json,
         text="",
-        summary=f"{sum(parts.values()):,} rows = {listed}; {target}",
-        next_steps=(
-            f"tensordict.TensorDict.load_memmap({shlex.quote(str(target / next(iter(parts))))})",
-        ),
+        summary=f"{number(sum(parts.values()), 'row')} = {listed}; {target}",
+        next_steps=(f"python -c {shlex.quote(program)}",),
     )

@@ -3,12 +3,13 @@
 import contextlib
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from curation import options
 from curation.console import finish
+from features.installed import ComputingCommand
 
 if TYPE_CHECKING:
     from curation.tasks import Share
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _FLAGS = "no_picture, partly_damaged, still, upsampled"
 
 
-@click.command()
+@click.command(cls=ComputingCommand)
 @click.option(
     "--sr",
     "sample_rate_hz",
@@ -62,7 +63,11 @@ _FLAGS = "no_picture, partly_damaged, still, upsampled"
     metavar="DIR",
     help="Where the files lie, or a checkout of MMAudio.",
 )
-@click.option("--offline", is_flag=True, help="Do not touch the network; say what is missing.")
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Where weights are missing, say how to bring them by hand; nothing is fetched here anyway.",
+)
 @click.option(
     "--untrained",
     type=click.IntRange(0),
@@ -78,7 +83,7 @@ _FLAGS = "no_picture, partly_damaged, still, upsampled"
 @click.option(
     "--duration",
     "duration_s",
-    type=options.Seconds(),
+    type=options.Seconds(0.64, 3600),  # as spec.SequenceSpec has it
     default=8.0,
     show_default=True,
     metavar="SECONDS",
@@ -88,6 +93,13 @@ _FLAGS = "no_picture, partly_damaged, still, upsampled"
     "--compat",
     type=click.Choice(("mmaudio",)),
     help="Take frames and sound as MMAudio's own scripts do, for comparisons.",
+)
+@click.option(
+    "--peak",
+    type=click.Choice(("track", "none")),
+    default="track",
+    show_default=True,
+    help="Normalise sound to 0.95 at the peak of its whole track, or leave it as it is.",
 )
 @click.option(
     "--part-s",
@@ -170,6 +182,19 @@ _FLAGS = "no_picture, partly_damaged, still, upsampled"
     metavar="N",
     help="Processes that decode for each worker; without it the cores are shared among workers.",
 )
+@click.option(
+    "--scan",
+    is_flag=True,
+    help="Make the fingerprints of `curate scan` on the same decode; it carries them over.",
+)
+@click.option(
+    "--manifests",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("manifests"),
+    show_default=True,
+    metavar="DIR",
+    help="Where built manifests lie, for --manifest and cards, and the fingerprints of --scan.",
+)
 @options.share
 @options.engine
 @options.address
@@ -185,12 +210,28 @@ def extract(
     offline: bool,
     untrained: int | None,
     tiny: bool,
+    scan: bool,
+    manifests: Path,
     share: "Share | None",
     engine: str,
     address: str | None,
     dry_run: bool,
     as_json: bool,
-    **how: Any,
+    precision: "Literal['fp32', 'bf16'] | None",
+    duration_s: float,
+    compat: str | None,
+    peak: "Literal['track', 'none']",
+    part_s: float | None,
+    max_parts: int,
+    reject: tuple[str, ...] | None,
+    max_duration_s: float,
+    timeout_s: float,
+    shard_rows: int,
+    batch: int,
+    workers: int | None,
+    devices: tuple[str, ...] | None,
+    threads: int,
+    decoders: int | None,
 ) -> None:
     """Encode the clips of a manifest into shards; run again to continue.
 
@@ -201,16 +242,14 @@ def extract(
     \b
     Example: features extract --sr 44100
     """
-    from features.asked import check_installed
-
-    check_installed()
     from features.asked import Asked, media_folders
     from features.prepared import InputConfig
     from features.source import find_manifest
     from features.weights import WeightChoice
 
+    options.check_engine(engine, address)
     rate_hz = int(sample_rate_hz)
-    found = find_manifest(manifest)
+    found = find_manifest(manifest, manifests)
     places = media_folders(media)
     asked = Asked(
         weights=WeightChoice(
@@ -221,25 +260,27 @@ def extract(
         ),
         inputs=InputConfig(
             sample_rate_hz=rate_hz,
-            duration_s=how["duration_s"],
-            compat=how["compat"] is not None,
-            part_s=how["part_s"],
-            max_parts=how["max_parts"],
-            reject=tuple(how["reject"] or ()),
-            max_duration_s=how["max_duration_s"],
-            timeout_s=how["timeout_s"],
+            duration_s=duration_s,
+            compat=compat is not None,
+            peak=peak,
+            part_s=part_s,
+            max_parts=max_parts,
+            reject=tuple(reject or ()),
+            max_duration_s=max_duration_s,
+            timeout_s=timeout_s,
         ),
-        precision=cast('Literal["fp32", "bf16"] | None', how["precision"]),
-        batch=how["batch"],
-        shard_rows=how["shard_rows"],
-        devices=how["devices"],
-        workers=how["workers"],
-        threads=how["threads"],
-        decoders=how["decoders"],
+        precision=precision,
+        batch=batch,
+        shard_rows=shard_rows,
+        devices=devices,
+        workers=workers,
+        threads=threads,
+        decoders=decoders,
     )
     _extract(
         asked, found, places, media_list, out or Path("shards") / sample_rate_hz,
-        share=share, engine=engine, address=address, dry_run=dry_run, as_json=as_json,
+        manifests=manifests, scan=manifests if scan else None, share=share, engine=engine,
+        address=address, dry_run=dry_run, as_json=as_json,
     )  # fmt: skip
 
 
@@ -250,6 +291,8 @@ def _extract(
     media_list: Path | None,
     out: Path,
     *,
+    manifests: Path,
+    scan: Path | None,
     share: "Share | None",
     engine: str,
     address: str | None,
@@ -270,10 +313,10 @@ def _extract(
 
             cluster = held.enter_context(connected(address))
         devices = devices_of(asked, cluster)
-        job = job_of(asked, devices)
+        job = job_of(asked, devices, cluster)
         progress = held.enter_context(Progress("extract"))
-        plan = make_plan(manifest, media, media_list, job, out, progress.bytes, progress.item)
-        extraction = Extraction(plan, job, out, progress.item)
+        plan = make_plan(manifest, media, media_list, job, out, progress.bytes, progress.item, manifests)
+        extraction = Extraction(plan, job, out, progress.item, scan=scan, hashing=progress.bytes)
         machines = Machines(devices=devices, engine=cluster, workers=asked.workers, share=share or ALL)
         extracted = None if dry_run else extraction.run(machines)
     if extracted is None:
@@ -301,6 +344,7 @@ def _say_plan(extraction: "Extraction", machines: Any, free: int, *, as_json: bo
     from features import extract_text as text
 
     begun.check(extraction.out, extraction.plan)
+    extraction.check_media()
     texts, clips = extraction.left(machines.share)
     need = extraction.need(texts, clips)
     left = (len(texts), len(clips))

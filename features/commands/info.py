@@ -1,13 +1,15 @@
 """The command that says what shards hold."""
 
+import shlex
 from pathlib import Path
 
 import click
 
 from curation.console import finish
+from features.installed import ComputingCommand
 
 
-@click.command()
+@click.command(cls=ComputingCommand)
 @click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def info(out: Path, as_json: bool) -> None:
@@ -26,5 +28,5 @@ def info(out: Path, as_json: bool) -> None:
         as_json,
         text=inventory_text(found),
         summary=inventory_summary(found),
-        next_steps=(f"features verify {out}",),
+        next_steps=(f"features verify {shlex.quote(str(out))}",),
     )

@@ -1,13 +1,15 @@
 """The command that closes a folder of shards."""
 
+import shlex
 from pathlib import Path
 
 import click
 
 from curation.console import finish
+from features.installed import ComputingCommand
 
 
-@click.command()
+@click.command(cls=ComputingCommand)
 @click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def seal(out: Path, as_json: bool) -> None:
@@ -21,18 +23,21 @@ def seal(out: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from curation.progress import Progress
+    from curation.tables import number
+    from features.extract import size_text
     from features.seal import seal as seal_folder
 
     with Progress("seal") as progress:
         sealed = seal_folder(out, progress.item)
+    place = shlex.quote(str(out))
     finish(
         {"command": "seal", "folder": str(out), **asdict(sealed)},
         as_json,
         text="",
         summary=(
-            f"{sealed.rows:,} rows = {sealed.av:,} audio-video + {sealed.audio:,} audio; "
-            f"{sealed.captions:,} captions, {sealed.rejects:,} rejects; {sealed.shards:,} shards of "
-            f"{sealed.shard_bytes / 1e9:.3f} GB"
+            f"{number(sealed.rows, 'row')} = {sealed.av:,} audio-video + {sealed.audio:,} audio; "
+            f"{number(sealed.captions, 'caption')}, {number(sealed.rejects, 'reject')}; "
+            f"{number(sealed.shards, 'shard')} of {size_text(sealed.shard_bytes)}"
         ),
-        next_steps=(f"features verify {out}", f"python -m training.launch --shards {out}"),
+        next_steps=(f"features verify {place}", f"features info {place}"),
     )

@@ -1,14 +1,20 @@
 """The command that looks whether shards are still what was sealed."""
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from curation import options
 from curation.console import finish
+from features.installed import ComputingCommand
+
+if TYPE_CHECKING:
+    from features.verify import Verified
 
 
-@click.command()
+@click.command(cls=ComputingCommand)
 @click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
 @click.option("--full", is_flag=True, help="Read every byte: sha256 of each file, crc32 of each row.")
 @click.option(
@@ -42,7 +48,8 @@ def verify(out: Path, full: bool, manifest: Path | None, workers: int | None, as
     summary = (
         f"{number(found.files, 'file')} = {found.files - wrong:,} sound + {wrong:,} wrong"
         + (f" ({count})" if wrong else "")
-        + f"; {found.rows:,} rows, {found.texts:,} captions, {found.read_bytes / 1e6:,.1f} MB read"
+        + f"; {number(found.rows, 'row')}, {number(found.texts, 'caption')}, "
+        f"{found.read_bytes / 1e6:,.1f} MB read"
         + (f"; {number(len(differing), 'difference')} from the manifest" if manifest else "")
     )
     finish(
@@ -61,15 +68,18 @@ def verify(out: Path, full: bool, manifest: Path | None, workers: int | None, as
         as_json,
         text="\n".join([*map(str, found.problems), *differing]),
         summary=summary,
-        next_steps=_next(out, full, bool(wrong), bool(differing)),
+        next_steps=_next(out, full, found, bool(differing)),
         code=12 if differing else 13 if wrong else 0,
     )
 
 
-def _next(out: Path, full: bool, wrong: bool, differing: bool) -> tuple[str, ...]:
+def _next(out: Path, full: bool, found: "Verified", differing: bool) -> tuple[str, ...]:
+    from features.verify import remedy
+
     if differing:
         return ("extract this manifest with another --out",)
-    if wrong:
-        return ("copy the files anew, or remove the folders of their tasks and run extract again",)
-    again = () if full else (f"features verify {out} --full",)
-    return (*again, f"python -m training.launch --shards {out}")
+    if found.problems:
+        return remedy(out, found)
+    place = shlex.quote(str(out))
+    again = () if full else (f"features verify {place} --full",)
+    return (*again, f"features info {place}")

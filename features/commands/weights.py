@@ -2,13 +2,19 @@
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from curation import options
 from curation.console import finish
+from features.installed import check_installed
 
-_FIRST_CODES = (15, 13)  # of several errors, the one that a command ends in; else 1
+if TYPE_CHECKING:
+    from features.weight_fetch import Fetched
+
+_WRONG = 13  # a file is not the one it should be
+_FIRST_CODES = (15, _WRONG)  # of several errors, the one that a command ends in; else 1
 
 
 @click.command()
@@ -47,19 +53,27 @@ def weights(
     \b
     Example: features weights
     """
+    from curation.progress import Progress
     from features.weight_fetch import survey
     from features.weight_table import ENCODERS, find_files
     from features.weight_text import as_json as told
     from features.weight_text import found_counts, found_summary, found_text
 
+    if fetch or check:
+        check_installed()
     files = find_files(names or (ENCODERS if fetch else ()))
     if fetch and not offline:
-        _fetch(folder, names, yes=yes, as_json=as_json)
-    from curation.progress import Progress
+        results = _fetch(folder, names, yes=yes)
+        if not check or any(result.code for result in results):
+            _say_fetched(folder, names, results, as_json=as_json)
 
     with Progress("weights") as progress:
-        found = survey(folder, files, check=check, progress=progress.bytes)
+        found = survey(folder, files, check=check or fetch, progress=progress.bytes)
+    codes = [entry.code for entry in found]
     missing = tuple(e.file.name for e in found if e.state in ("missing", "begun"))
+    wrong = {e.file.name: e.path for e in found if e.path is not None and e.code == _WRONG}
+    if fetch and missing:
+        codes.append(1)  # what was asked for is not there
     finish(
         {
             "command": "weights",
@@ -70,12 +84,13 @@ def weights(
         as_json,
         text=found_text(found),
         summary=found_summary(found),
-        next_steps=(_next(folder, names, missing),),
-        code=_code([entry.code for entry in found]) if check else 0,
+        next_steps=_next(folder, names, missing, wrong, others=_others(codes)),
+        code=_code(codes) if check or fetch else 0,
     )
 
 
-def _fetch(folder: Path, names: tuple[str, ...], *, yes: bool, as_json: bool) -> None:
+def _fetch(folder: Path, names: tuple[str, ...], *, yes: bool) -> "list[Fetched]":
+    """Fetch what is missing, once somebody agreed."""
     from curation.console import agreed, can_ask
     from curation.errors import Locked, UsageProblem
     from curation.files import locked
@@ -83,14 +98,7 @@ def _fetch(folder: Path, names: tuple[str, ...], *, yes: bool, as_json: bool) ->
     from curation.transport import Transport
     from features.weight_fetch import fetch, refuse_full_disk, survey
     from features.weight_table import ENCODERS, find_files
-    from features.weight_text import as_json as told
-    from features.weight_text import (
-        fetched_counts,
-        fetched_summary,
-        fetched_text,
-        found_text,
-        plan_summary,
-    )
+    from features.weight_text import found_text, plan_summary
 
     files = find_files(names or ENCODERS)
     found = survey(folder, files)
@@ -103,16 +111,31 @@ def _fetch(folder: Path, names: tuple[str, ...], *, yes: bool, as_json: bool) ->
             )
         agreed(found_text(found), plan_summary(found), yes=yes)
     transport = Transport.for_users()
+    transport.by_hand = "--weights"
     try:
         with locked(folder), Progress("weights") as progress:
             transport.waiting = progress.waiting
-            results = fetch(folder, files, transport, progress=progress.bytes)
+            return fetch(folder, files, transport, progress=progress.bytes)
     except Locked as error:
         raise Locked(
             f"{folder}: another process is fetching into this folder, expected to be the only one — "
             "wait until it ends and run the same command again, or use another --weights"
         ) from error
-    failed = tuple(result.file.name for result in results if result.state == "failed")
+
+
+def _say_fetched(
+    folder: Path, names: tuple[str, ...], results: "list[Fetched]", *, as_json: bool
+) -> NoReturn:
+    """End with what became of the files."""
+    from features.weight_text import as_json as told
+    from features.weight_text import fetched_counts, fetched_summary, fetched_text
+
+    wrong = {
+        r.file.name: r.path
+        for r in results
+        if r.code == _WRONG and r.path is not None and r.path.is_file()
+    }
+    failed = tuple(r.file.name for r in results if r.state == "failed" and r.file.name not in wrong)
     finish(
         {
             "command": "weights",
@@ -123,20 +146,35 @@ def _fetch(folder: Path, names: tuple[str, ...], *, yes: bool, as_json: bool) ->
         as_json,
         text=fetched_text(results),
         summary=fetched_summary(results),
-        next_steps=(_next(folder, names, failed),),
+        next_steps=_next(folder, names, failed, wrong),
         code=_code([result.code for result in results]),
     )
 
 
-def _next(folder: Path, names: tuple[str, ...], missing: tuple[str, ...]) -> str:
-    """The command that comes next: fetch what is missing of what was named or extract needs."""
+def _next(
+    folder: Path,
+    names: tuple[str, ...],
+    missing: tuple[str, ...],
+    wrong: dict[str, Path],
+    *,
+    others: bool = False,
+) -> tuple[str, ...]:
+    """What comes next: remove what is wrong, and fetch that and what is missing of what was named."""
     from features.weight_table import ENCODERS
 
     place = f" --weights {shlex.quote(str(folder))}" if folder != Path("weights") else ""
-    wanted = [name for name in missing if names or name in ENCODERS]
+    wanted = [*wrong, *(name for name in missing if names or name in ENCODERS)]
+    remove = (f"rm {shlex.join(map(str, wrong.values()))}",) if wrong else ()
     if wanted:
-        return f"features weights --fetch {shlex.join(wanted)}{place}"
-    return f"features extract --sr 44100{place}"
+        return (*remove, f"features weights --fetch {shlex.join(wanted)}{place}")
+    if others:
+        return ("do what the message says, and run the same command again",)
+    return (f"features extract --sr 44100{place}",)
+
+
+def _others(codes: list[int]) -> bool:
+    """Whether something other than a wrong file is in the way, as a folder that cannot be written."""
+    return any(code not in (0, _WRONG) for code in codes)
 
 
 def _code(codes: list[int]) -> int:

@@ -98,8 +98,8 @@ class TimeConvolution(nn.Module):
 def effective_weight(weight: Tensor) -> Tensor:
     """The weight (O, C, K) in the magnitude that keeps that of the input, by output channel.
 
-    Source: spec of the VAE, from EDM2 (arXiv:2312.02696, equation 47): W / (√n · (1e-4 + ‖W‖ / √n)),
-    n being the number of values that an output channel sees.
+    Source: hkchengrex/MMAudio@974010a, from EDM2 (arXiv:2312.02696, equation 47):
+    W / (√n · (1e-4 + ‖W‖ / √n)), n being the number of values that an output channel sees.
     """
     num_inputs = weight[0].numel()
     norm = torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)

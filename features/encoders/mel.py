@@ -5,7 +5,7 @@
     frame 1               └─────── window ───────┘        a frame for every hop, none centred
 
 Shapes: B batch, S samples, M mels, T = S // hop frames, F = n_fft / 2 + 1 frequencies.
-Source: spec of the log-mel front end, section 2.
+Source: the log-mel front end of hkchengrex/MMAudio@974010a, which is that of NVIDIA/BigVGAN.
 """
 
 import functools

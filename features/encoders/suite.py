@@ -207,5 +207,5 @@ def _refuse_absent(device: str) -> None:
     if asked is None or asked.type not in kinds or (asked.index or 0) >= max(1, gpus):
         raise UsageProblem(
             f"device {device}: not there, expected cpu or one of the {gpus} GPUs that PyTorch sees, as "
-            "cuda:0 — give another --device"
+            "cuda:0 — give others with --devices"
         )

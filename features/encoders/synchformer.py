@@ -11,7 +11,8 @@ The class token is kept *behind* the patches of its segment, where it is in nobo
 patches and keys of everything are views of one product, and nothing is transposed but the time axis.
 
 Shapes: B clips, S segments, N segments at once, T 8 times, P 196 positions, L 1569 tokens, H heads,
-D width; frames are CHW. Source: MODEL facts of arXiv:2401.16423, as MMAudio@974010a uses it.
+D width; frames are CHW. Source: v-iashin/Synchformer (arXiv:2401.16423), as
+hkchengrex/MMAudio@974010a uses it.
 """
 
 from collections.abc import Mapping
@@ -68,15 +69,21 @@ def load_synchformer(
     Raises:
         BadWeights: tensors are missing, unknown, misshaped or not finite.
     """
-    if any(name.startswith(_PREFIX) for name in state_dict):
-        state_dict = {
-            name.removeprefix(_PREFIX): tensor
-            for name, tensor in state_dict.items()
-            if not name.startswith(_OTHERS)
-        }
     with torch.device("meta"):
         module = Synchformer(config or SynchformerConfig())
-    return load_strictly(module, state_dict, what="the visual encoder of Synchformer")
+    named = visual_names(state_dict)
+    return load_strictly(module, named, what="the visual encoder of Synchformer")
+
+
+def visual_names(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of the visual encoder as the module names them."""
+    if not any(name.startswith(_PREFIX) for name in state_dict):
+        return state_dict
+    return {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in state_dict.items()
+        if not name.startswith(_OTHERS)
+    }
 
 
 class DividedAttention(nn.Module):

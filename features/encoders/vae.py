@@ -8,7 +8,7 @@ In bf16, `vae.to(torch.bfloat16)` runs the convolutions and what lies between th
 and what comes out.
 
 Shapes: B batch, T mel frames (even), N = T / 2 latents, M mels, E latent channels, C channels.
-Source: spec of the VAE, section 3; MMAudio `ext/autoencoder`@974010a, by its description.
+Source: hkchengrex/MMAudio `ext/autoencoder`@974010a, by a description of it; arXiv:2412.15322.
 """
 
 from collections.abc import Callable, Mapping

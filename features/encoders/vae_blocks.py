@@ -4,7 +4,8 @@ Sequences have the channels last, so that convolutions are matrix products and n
 together in memory. Inside the VAE a block owns its input and may write to it.
 
 Shapes: B batch, T time steps, C channels.
-Source: spec of the VAE, section 3.2; the primitives are those of EDM2 (arXiv:2312.02696, appendix B).
+Source: the VAE of hkchengrex/MMAudio@974010a; its primitives are those of EDM2 (arXiv:2312.02696,
+appendix B).
 """
 
 import torch

@@ -1,7 +1,7 @@
 """The vocoders that turn log-mel spectrograms into sound: BigVGAN at 16 kHz, BigVGAN-v2 at 44.1 kHz.
 
 Shapes: B batch, M mels, T mel frames, C channels, S samples = T · hop.
-Source: spec of the vocoders, section 4; BigVGAN (arXiv:2206.04658).
+Source: NVIDIA/BigVGAN (arXiv:2206.04658), as hkchengrex/MMAudio@974010a uses it.
 """
 
 from collections.abc import Mapping
@@ -134,13 +134,13 @@ def load_vocoder(
     config = config or VocoderConfig.published(sample_rate_hz)
     with torch.device("meta"):
         vocoder = Vocoder(config)
-    named = _published_names(state_dict)
+    named = published_names(state_dict)
     return load_strictly(
         vocoder, named, what=f"the vocoder of {sample_rate_hz} Hz", constant=("filter",)
     ).fold()
 
 
-def _published_names(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def published_names(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The entries as the module names them."""
     entries = state_dict.get(_WRAPPER, state_dict)
     named: dict[str, Any] = {}

@@ -1,7 +1,8 @@
 """The parts of the vocoders: convolutions with normalised weights, and activations without aliasing.
 
 Shapes: B batch, C channels, S samples.
-Source: spec of the vocoders, section 4; BigVGAN (arXiv:2206.04658), snake (arXiv:2006.08195).
+Source: NVIDIA/BigVGAN (arXiv:2206.04658), as hkchengrex/MMAudio@974010a uses it; snake
+(arXiv:2006.08195).
 """
 
 import math

@@ -13,12 +13,12 @@ cores, and the sum is what the cores give. What can be measured honestly is the 
 - `networks`: the tiny networks in one thread on a core of their own, decoders on the other one.
 
 Each is held against both sides alone: the encoders with everything decoded, the decoders with nobody to
-encode. `whole / slower` is the rate of the whole by that of the slower side alone. Where decoders are
-the slower side, both are timed with their start. Where encoders are, the whole is timed from the first
-batch to the last file: until then decoders start and fill the first batch, which happens once in a task of
-2,048 clips and would weigh much in one of a few dozen; it is noted as `fill_s`. Peak memory
-is the resident set of the process that encodes, which is also the one that plans here; its decoders are
-as many whatever the number of clips.
+encode. `whole / slower` is the rate of the whole by that of the slower side alone, both in their middle:
+the whole from the end of the first batch to that of the last. Before, decoders start and memory is
+touched for the first time, once in a process; after it, the file is written (`write_s`). A task has
+2,048 clips, of which such ends are nothing; of the dozens here they would be much. Peak memory is the
+resident set of the process that encodes, which is also the one that plans here; its decoders are as many
+whatever the number of clips.
 
 `python -m features.cli extract` starts its encoders in a process of its own; they are the same here.
 """
@@ -108,50 +108,58 @@ def job(decoders: int, shard_rows: int = 100_000) -> Job:
 
 
 def whole(folder: Path, manifest: Path, suite: Any, decoders: int) -> tuple[float, float, Effort]:
-    """Seconds until the first batch was done, seconds from there on, and the effort of these."""
+    """Seconds from the end of the first batch to that of the last, after it, and the effort between."""
     told: list[tuple[float, Effort]] = []
     encoder = TaskEncoder(job(decoders), lambda effort: told.append((time.perf_counter(), effort)))
     encoder._suite = suite
-    out = folder / "out"
-    plan = make_plan(manifest, [folder / "media"], None, encoder.job, out)
-    (task,) = plan.clip_tasks
-    paths = plan.paths(task)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    begun_s = time.perf_counter()
-    asked = {**task.inputs, "paths": paths, "carried": [None] * len(paths), "former": None}
-    encoder.work(asked, out)
+    encode(encoder, manifest, folder)
     ended_s = time.perf_counter()
-    rest = Effort()
+    told = [entry for entry in told if entry[1].busy_s]
+    between = Effort()
     for _, effort in told[1:]:
-        rest.add(effort)
-    return told[0][0] - begun_s, ended_s - told[0][0], rest
+        between.add(effort)
+    return told[-1][0] - told[0][0], ended_s - told[-1][0], between
 
 
-def decoders_alone(manifest: Path, folder: Path, clips: int, decoders: int) -> float:
-    """Seconds of all clips with nobody to encode them."""
+def encode(encoder: TaskEncoder, manifest: Path, folder: Path) -> None:
+    """All tasks of a manifest; their files go."""
+    plan = make_plan(manifest, [folder / "media"], None, encoder.job, folder / "out")
+    for task in plan.clip_tasks:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        (folder / "out").mkdir()
+        paths = plan.paths(task)
+        asked = {**task.inputs, "paths": paths, "carried": [None] * len(paths), "former": None}
+        encoder.work(asked, folder / "out")
+
+
+def decoders_alone(folder: Path, clips: int, decoders: int) -> float:
+    """Seconds a clip with nobody to encode, from the first batch on."""
     paths = sorted((folder / "media").iterdir())[:clips]
     requests = [Request(clip_id=p.stem, path=str(p), number=n) for n, p in enumerate(paths)]
-    begun_s = time.perf_counter()
-    for _, prepared in feed(
+    begun_s = 0.0
+    for request, prepared in feed(
         requests, job(decoders).inputs, processes=decoders, stop=threading.Event(), ahead=2 * decoders
     ):
         assert prepared.reason is None, prepared.detail
-    return time.perf_counter() - begun_s
+        if request.number == BATCH - 1:
+            begun_s = time.perf_counter()
+    return (time.perf_counter() - begun_s) / (clips - BATCH)
 
 
 def encoders_alone(suite: Any, clips: int) -> float:
-    """Seconds of as many clips that are decoded already."""
+    """Seconds a clip with all of them decoded already, from the second batch on."""
     spec = SequenceSpec(sample_rate_hz=RATE_HZ)
     wave_bs = torch.randn(BATCH, spec.num_samples)
     clip_btchw = torch.randint(0, 256, (BATCH, 64, 3, 384, 384), dtype=torch.uint8)
     sync_btchw = torch.randint(0, 256, (BATCH, 200, 3, 224, 224), dtype=torch.uint8)
-    begun_s = time.perf_counter()
-    for _ in range(clips // BATCH):
+    begun_s = 0.0
+    for number in range(clips // BATCH):
+        if number == 1:
+            begun_s = time.perf_counter()
         suite.encode_audio(wave_bs)
         suite.encode_clip(clip_btchw)
         suite.encode_sync(sync_btchw)
-    return time.perf_counter() - begun_s
+    return (time.perf_counter() - begun_s) / (clips - BATCH)
 
 
 @contextlib.contextmanager
@@ -183,19 +191,22 @@ def apart() -> Iterator[None]:
 def compared(
     clips: int, ran: tuple[float, float, Effort], decode_s: float, encode_s: float
 ) -> dict[str, Any]:
-    """One configuration: rates in clips a second, and the shares that are promised."""
-    fill_s, seconds, rest = ran
-    slower = "encoders" if encode_s >= decode_s else "decoders"
-    rate = rest.clips / seconds if slower == "encoders" else clips / (fill_s + seconds)
+    """One configuration: rates in clips a second, and the shares that are promised.
+
+    Args:
+        decode_s, encode_s: of one clip, by either side alone.
+    """
+    seconds, write_s, between = ran
+    rate = between.clips / seconds
     return {
-        "slower": slower,
-        "decoders alone": round(clips / decode_s, 3),
-        "encoders alone": round(clips / encode_s, 3),
+        "slower": "encoders" if encode_s >= decode_s else "decoders",
+        "decoders alone": round(1 / decode_s, 3),
+        "encoders alone": round(1 / encode_s, 3),
         "whole": round(rate, 3),
-        "whole / slower": round(rate * max(decode_s, encode_s) / clips, 3),
-        "encoder wait": round(rest.encoder_wait_s / rest.busy_s, 4),
-        "decoder wait": round(rest.decoder_wait_s / rest.busy_s, 4),
-        "fill_s": round(fill_s, 2),
+        "whole / slower": round(rate * max(decode_s, encode_s), 3),
+        "encoder wait": round(between.encoder_wait_s / between.busy_s, 4),
+        "decoder wait": round(between.decoder_wait_s / between.busy_s, 4),
+        "write_s": round(write_s, 2),
     }
 
 
@@ -206,23 +217,22 @@ def pipeline(folder: Path, clips: int, rounds: int = 3) -> dict[str, Any]:
     decoders = len(os.sched_getaffinity(0))
     found: dict[str, list[dict[str, Any]]] = {}
     for _ in range(rounds):
-        decode_s = decoders_alone(manifest, folder, clips, decoders)
+        decode_s = decoders_alone(folder, clips, decoders)
         for name, share in (
             ("device, slower than decoding", 1.3),
             ("device, faster than decoding", 0.6),
         ):
-            suite = StandIn(share * decode_s / clips)
-            encode_s = encoders_alone(suite, clips)
+            suite = StandIn(share * decode_s)
             ran = whole(folder, manifest, suite, decoders)
-            found.setdefault(name, []).append(compared(clips, ran, decode_s, encode_s))
+            entry = compared(clips, ran, decode_s, encoders_alone(suite, clips))
+            found.setdefault(name, []).append(entry)
         tiny = load_suite(WeightChoice(untrained_seed=0, tiny=True), sample_rate_hz=RATE_HZ)
         with apart():
             encode_s = encoders_alone(tiny, clips)
-            decode_s = decoders_alone(manifest, folder, clips, 1)
+            decode_s = decoders_alone(folder, clips, 1)
             ran = whole(folder, manifest, tiny, 1)
-        found.setdefault("networks, each side a core", []).append(
-            compared(clips, ran, decode_s, encode_s)
-        )
+        entry = compared(clips, ran, decode_s, encode_s)
+        found.setdefault("networks, each side a core", []).append(entry)
     return {name: _median(rows) for name, rows in found.items()}
 
 
@@ -234,17 +244,9 @@ def _median(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def memory(folder: Path, clips: int) -> float:
     """Peak resident MiB of this process after so many clips, in tasks of 16."""
-    manifest = write_films(folder, clips)
     encoder = TaskEncoder(job(1, shard_rows=16))
     encoder._suite = StandIn(0.0)  # type: ignore[assignment]
-    plan = make_plan(manifest, [folder / "media"], None, encoder.job, folder / "out")
-    for task in plan.clip_tasks:
-        out = folder / "out-memory"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        paths = plan.paths(task)
-        asked = {**task.inputs, "paths": paths, "carried": [None] * len(paths), "former": None}
-        encoder.work(asked, out)
+    encode(encoder, write_films(folder, clips), folder)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -279,7 +281,7 @@ def measure(folder: Path, clips: int = 40) -> dict[str, Any]:
         words = [sys.executable, str(Path(__file__).resolve()), "memory", str(folder), str(count)]
         peaks[count] = float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    decoders_alone(folder, folder, clips, 1)
+    decoders_alone(folder, clips, 1)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     core_s = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / clips
     growth = peaks[200] / peaks[20]

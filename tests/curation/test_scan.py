@@ -370,14 +370,14 @@ def test_file_changed_since_a_rescan_that_was_killed_is_decoded(
     """Killed when the notes on the files of a part are written, and the part is not in its place yet."""
     folder, manifests = own
     make_media(folder / "one" / "clip01.mp4", seed=77, seconds=2)
-    plain, noted = scan_module._Scanner._note, []
+    plain, noted = scan_module.write_notes, []
 
-    def note_and_end(self: Any, *about: Any) -> None:
-        plain(self, *about)
+    def note_and_end(*about: Any) -> None:
+        plain(*about)
         noted.append(about)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scan_module._Scanner, "_note", note_and_end)
+    monkeypatch.setattr(scan_module, "write_notes", note_and_end)
     assert curate("scan", folder, "--manifests", manifests, "--workers", "1")[0] not in (0, 3)
     assert len(noted) == 1
     monkeypatch.undo()

@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -18,8 +20,9 @@ from safetensors import safe_open
 from small_clips import SmallClips, digests, extract_words, row, write_manifest, write_small_clips
 
 from curation import console
+from curation.errors import BadWeights, FoleyproofError, Locked
 from curation.tasks import read_record
-from features import cli, extract
+from features import begun, cli, extract
 from features.encoders.suite import Suite
 from features.encoding import TaskEncoder
 from features.job import Job
@@ -120,14 +123,26 @@ def test_texts_are_encoded_once_and_captions_of_missing_clips_not_at_all(done: A
 
 def test_statistics_are_those_of_the_latents(done: Any) -> None:
     means = []
-    for path in sorted(done[0].glob("clips/*/*.safetensors")):
+    for path in sorted(done[0].glob("clips/*/av-*.safetensors")):
         with safe_open(path, framework="pt") as file:
             means.append(file.get_tensor("latent_mean").double().flatten(0, 1))
     with safe_open(done[0] / "statistics.safetensors", framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     whole = torch.cat(means)
-    name = next(name for name in found if name.endswith("mean") and found[name].shape == (20,))
-    torch.testing.assert_close(found[name].double(), whole.mean(0), rtol=1e-5, atol=1e-6)
+    for name in ("mean", "sample_mean"):  # noise has no mean
+        torch.testing.assert_close(found[name].double(), whole.mean(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("more", "peak"), [((), "track"), (("--peak", "none"), "none")])
+def test_peak_is_what_was_asked_for(
+    more: tuple[str, ...], peak: str, clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "features.commands.extract._extract", lambda asked, *other, **named: seen.append(asked.inputs)
+    )
+    assert run(*words(clips, tmp_path / "out", *more)).code == 0
+    assert [inputs.peak for inputs in seen] == [peak]
 
 
 def test_nothing_written_names_the_machine_or_its_folders(done: Any, clips: SmallClips) -> None:
@@ -202,6 +217,25 @@ def test_changed_caption_is_refused_by_its_clip(
     assert "captions differ" in result.err
 
 
+def test_changed_caption_is_refused_by_its_clip_where_some_tasks_are_left(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
+    for part in (out / "clips").glob("00001-of-*"):  # as after --task 0/2
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+    rows = pq.read_table(clips.manifest).to_pylist()
+    for said in rows:
+        if said["clip_id"] == "film001":
+            said["captions"] = ["another film"]
+    for name in ("films", "sounds"):
+        shutil.copytree(clips.manifest.parent / name, tmp_path / name)
+    changed = write_manifest(tmp_path / "all.parquet", rows)
+    result = run(*words(SmallClips(changed, clips.media), out, "--task", "0/2"))
+    assert result.code == 12, result.err
+    assert "1 clip (films/film001): captions differ" in result.err
+    assert "neither extracted nor rejected" not in result.err
+
+
 @pytest.mark.slow
 def test_new_and_changed_media_are_encoded_and_the_rest_is_carried_over(
     clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
@@ -221,12 +255,54 @@ def test_new_and_changed_media_are_encoded_and_the_rest_is_carried_over(
     assert run(*words(here, out)).code == 3
 
 
+def test_rows_of_files_that_are_gone_are_not_dropped_in_silence(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
+    before = digests(out)
+    media = Path(shutil.copytree(clips.media, tmp_path / "media"))
+    (media / "films" / "film000.mp4").unlink()
+    result = run(*words(SmallClips(clips.manifest, media), out))
+    assert result.code == 12
+    assert "holds rows of 1 clip whose files are gone (films/film000), expected all files" in result.err
+    assert digests(out) == before
+
+
+def small_job(**said: Any) -> Job:
+    known = {
+        "sample_rate_hz": 16000, "weights": WeightChoice(untrained_seed=0, tiny=True),
+        "precision": "fp32", "device": "cpu", "threads": 1, "decoders": 1, "video_batch": 2,
+        "audio_batch": 8, "inputs": InputConfig(sample_rate_hz=16000), "shard_rows": 3,
+    }  # fmt: skip
+    return Job(**{**known, **said})
+
+
+@pytest.mark.parametrize("place", ["row", "header", "shape"])
+def test_carried_row_that_is_not_as_it_was_written_is_made_anew(
+    place: str, clips: SmallClips, tmp_path: Path
+) -> None:
+    job = small_job()
+    plan = make_plan(clips.manifest, [clips.media], None, job, tmp_path / "out")
+    (task, *_) = plan.clip_tasks
+    asked = {**task.inputs, "paths": plan.paths(task), "carried": [None] * 3, "former": None}
+    first, second = tmp_path / "00000-of-00003", tmp_path / "staged"
+    first.mkdir()
+    second.mkdir()
+    encoder = TaskEncoder(job)
+    facts = encoder.work(asked, first)
+    written = digests(first)
+    shard = first / "av-0000.safetensors"
+    content = bytearray(shard.read_bytes())
+    at = {"row": len(content) - 1, "header": 9, "shape": content.index(b"latent_std")}[place]
+    content[at] ^= 1
+    shard.write_bytes(content)
+    asked |= {"carried": facts["content"], "former": str(first)}
+    assert encoder.work(asked, second) == facts
+    assert digests(second) == written
+
+
 def test_carried_rows_are_not_encoded_again(clips: SmallClips, tmp_path: Path, monkeypatch: Any) -> None:
-    job = Job(
-        sample_rate_hz=16000, weights=WeightChoice(untrained_seed=0, tiny=True), precision="fp32",
-        device="cpu", threads=1, decoders=1, video_batch=2, audio_batch=8,
-        inputs=InputConfig(sample_rate_hz=16000), shard_rows=3,
-    )  # fmt: skip
+    job = small_job()
     plan = make_plan(clips.manifest, [clips.media], None, job, tmp_path / "out")
     (task, *_) = plan.clip_tasks
     asked = {**task.inputs, "paths": plan.paths(task), "carried": [None] * 3, "former": None}
@@ -277,7 +353,7 @@ def test_too_little_room_is_said_with_numbers_before_anything_is_written(
     monkeypatch.setattr(extract, "free_bytes", lambda place: 1000)
     result = run(*words(clips, tmp_path / "out"))
     assert result.code == 14
-    assert "0.0 GB are free, expected room for 0.0 GB of shards" in result.err
+    assert "1.0 kB are free, expected room for 2.9 MB of shards" in result.err
     assert not (tmp_path / "out").exists()
 
 
@@ -331,6 +407,107 @@ def test_process_that_dies_is_told_and_what_is_done_is_kept(
     monkeypatch.setattr(extract.Extraction, "told", told)
     run(*words(clips, out))
     assert digests(out) == digests(done[0])
+
+
+def test_shards_that_may_not_all_fit_are_told_before(
+    clips: SmallClips, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    plan = make_plan(clips.manifest, [clips.media], None, small_job(), tmp_path / "out")
+    extraction = extract.Extraction(plan, small_job(), tmp_path / "out", lambda *told: None)
+    need = extraction.need(*extraction.left())
+    monkeypatch.setattr(extract, "free_bytes", lambda place: need.at_most)
+    extraction.check_room(need)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(extract, "free_bytes", lambda place: need.at_most - 1)
+    extraction.check_room(need)
+    assert "MB if all sounds are long" in capsys.readouterr().err
+
+
+def test_what_another_machine_is_making_is_left_alone(clips: SmallClips, tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])  # as the number of a process of another machine is here
+    dead.wait()
+    staged = tmp_path / "out" / "clips" / "00001-of-00003.tmp-task"
+    staged.mkdir(parents=True)
+    half = staged / f"av-0000.safetensors.tmp-{dead.pid}"
+    half.write_bytes(b"half")
+    plan = make_plan(clips.manifest, [clips.media], None, small_job(), tmp_path / "out")
+    begun.begin(tmp_path / "out", plan, changes=True)
+    assert half.read_bytes() == b"half"
+
+
+def test_folder_that_another_process_begins_names_the_option(
+    clips: SmallClips, tmp_path: Path, monkeypatch: Any
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    plan = make_plan(clips.manifest, [clips.media], None, small_job(), out)
+    code = (
+        "import sys; from pathlib import Path; from features.seal import alone\n"
+        "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    monkeypatch.setattr(begun, "PATIENCE_S", 0.0)
+    holder = [sys.executable, "-c", code, str(out)]
+    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(Locked, match="or give another --out"):
+            begun.begin(out, plan, changes=True)
+        other.communicate("")
+
+
+def test_caption_without_a_finite_feature_is_named(
+    clips: SmallClips, tmp_path: Path, monkeypatch: Any
+) -> None:
+    encode = Suite.encode_text
+
+    def broken(self: Suite, texts: Any) -> torch.Tensor:
+        text_btd = encode(self, texts)
+        text_btd[list(texts).index("film 0")] = float("inf")
+        return text_btd
+
+    monkeypatch.setattr(Suite, "encode_text", broken)
+    plan = make_plan(clips.manifest, [clips.media], None, small_job(shard_rows=20), tmp_path / "out")
+    (task,) = plan.text_tasks
+    with pytest.raises(BadWeights, match="caption 'film 0': its feature came out of CLIP not finite"):
+        TaskEncoder(small_job(shard_rows=20)).work(task.inputs, tmp_path)
+
+
+def test_device_without_enough_memory_is_a_message(
+    clips: SmallClips, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def full(self: Suite, texts: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee …")
+
+    monkeypatch.setattr(Suite, "encode_text", full)
+    plan = make_plan(clips.manifest, [clips.media], None, small_job(), tmp_path / "out")
+    with pytest.raises(FoleyproofError, match=r"cpu: CUDA out of memory.*give a smaller --batch"):
+        TaskEncoder(small_job()).work(plan.text_tasks[0].inputs, tmp_path)
+
+
+def test_every_thread_that_works_has_the_threads_of_the_job(
+    clips: SmallClips, tmp_path: Path, monkeypatch: Any
+) -> None:
+    had, found = torch.get_num_threads(), []
+    encode = Suite.encode_text
+
+    def noting(self: Suite, texts: Any) -> torch.Tensor:
+        found.append(torch.get_num_threads())
+        return encode(self, texts)
+
+    monkeypatch.setattr(Suite, "encode_text", noting)
+    job = small_job(threads=3)
+    plan = make_plan(clips.manifest, [clips.media], None, job, tmp_path / "out")
+    encoder = TaskEncoder(job)
+    try:
+        for number, task in enumerate(plan.text_tasks[:2]):  # a thread each, as an actor may have
+            torch.set_num_threads(2)
+            (tmp_path / str(number)).mkdir()
+            thread = Thread(target=encoder.work, args=(task.inputs, tmp_path / str(number)))
+            thread.start()
+            thread.join()
+    finally:
+        torch.set_num_threads(had)
+    assert found == [3, 3]
 
 
 def test_folder_without_any_file_of_the_manifest_is_a_mistake(

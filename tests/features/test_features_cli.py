@@ -4,7 +4,6 @@ The options are frozen in options.txt, so that changing one is a decision:
 `python tests/features/test_features_cli.py > tests/features/options.txt`.
 """
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -16,10 +15,13 @@ from typing import Any
 import click
 import pytest
 from small_clips import row, write_manifest
+from small_shards import sealed_folder
 
 from curation import console
 from curation.cli import commands
-from features import cli
+from curation.errors import UsageProblem
+from curation.files import digest_of, sha256_file
+from features import cli, extract
 
 OPTIONS = Path(__file__).with_name("options.txt")
 COMMANDS = dict(commands(cli.features))
@@ -149,22 +151,52 @@ def test_extract_without_weights_names_the_command_that_fetches_them(here: Path,
     (here / "media").mkdir()
     code, _, err = features("extract", "--manifest", "films")
     assert code == 2
-    assert "features weights --fetch" in err
+    assert (
+        "features weights --fetch v1-44.pth open_clip_pytorch_model.bin synchformer_state_dict.pth "
+        "--weights weights"
+    ) in err
 
 
-def test_without_torch_the_command_that_installs_it_is_named(
-    here: Path, features: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchaudio", "torchvision", "open_clip", "safetensors"):
+    sys.modules[name] = None  # as where it is not installed
+from features.cli import main
+main()
+"""
+COMPUTING: tuple[tuple[str, ...], ...] = (
+    ("extract",),
+    ("seal", "shards"),
+    ("verify", "shards"),
+    ("info", "shards"),
+    ("import", "memmap", "--out", "shards"),
+    ("export", "shards", "--to", "memmap"),
+    ("weights", "--check"),
+    ("weights", "--fetch", "--yes"),
+)
+
+
+def without_torch(*words: str, here: Path) -> "subprocess.CompletedProcess[str]":
+    program = [sys.executable, "-c", WITHOUT_TORCH, *words]
+    return subprocess.run(program, capture_output=True, text=True, cwd=here)
+
+
+@pytest.mark.parametrize("words", COMPUTING, ids=" ".join)
+def test_without_torch_the_command_that_installs_it_is_named(words: tuple[str, ...], here: Path) -> None:
+    done = without_torch(*words, here=here)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "features: torch, torchaudio, torchvision, open_clip, safetensors: not installed here, expected "
+        "what `features` computes with — run: pip install 'foleyproof[train]'\n"
     )
-    code, out, err = features("extract", "--sr", "44100")
-    assert (code, out) == (1, "")
-    assert err == (
-        "features: torch: not installed here, expected what encodes — run: "
-        "pip install 'foleyproof[train]'\n"
-    )
+
+
+def test_without_torch_help_and_the_list_of_weights_are_shown(here: Path) -> None:
+    assert {words[0] for words in COMPUTING} == set(COMMANDS)
+    for words in (("weights",), *((name, "--help") for name in COMMANDS)):
+        done = without_torch(*words, here=here)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
 
 
 @pytest.mark.parametrize(
@@ -174,11 +206,12 @@ def test_without_torch_the_command_that_installs_it_is_named(
         (("--devices", "cuda:77"), "expected cpu, or some of the"),
         (("--tiny",), "--tiny without --untrained SEED"),
         (("--reject", "ugly"), "ugly: no flag, expected some of no_picture"),
-        (("--duration", "0.1"), "Synchformer sees 16 frames"),
+        (("--duration", "0.1"), "0.1 is not in the range 0.64<=x<=3600"),
         (("--part-s", "2"), "give longer parts"),
         (("--media", "nowhere"), "nowhere: no such folder"),
         (("--media-list", "nowhere.csv"), "no such file"),
         (("--manifest", "nothing"), "no such manifest"),
+        (("--address", "here:6379"), "--address here:6379 with --engine local: expected it with"),
     ],
 )
 def test_option_that_means_nothing_is_told(
@@ -190,6 +223,95 @@ def test_option_that_means_nothing_is_told(
     code, out, err = features("extract", "--manifest", "films", *untrained, *words)
     assert (code, out) == (2, ""), err
     assert said in err
+
+
+def test_next_steps_are_quoted_and_name_what_is_there(here: Path, features: Run) -> None:
+    sealed_folder(here / "my shards")
+    for words, steps in (
+        (("seal",), "features verify 'my shards'; features info 'my shards'"),
+        (("info",), "features verify 'my shards'"),
+        (("verify",), "features verify 'my shards' --full; features info 'my shards'"),
+        (("verify", "--full"), "features info 'my shards'"),
+    ):
+        code, _, err = features(*words, "my shards")
+        assert code == 0, err
+        assert err.splitlines()[-1] == f"next: {steps}"
+
+
+def test_weights_are_converted_before_processes_start(
+    here: Path, features: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_manifest(
+        here / "manifests" / "films" / "clips.parquet", [row("films", "a")], dataset="films",
+        media=["{clip_id}.mp4"],
+    )  # fmt: skip
+    (here / "media").mkdir()
+    (here / "media" / "a.mp4").write_bytes(b"film")
+
+    def refuse(*told: Any, **more: Any) -> None:
+        raise UsageProblem("not converted")
+
+    monkeypatch.setattr(extract, "prepare", refuse)
+    monkeypatch.setattr(extract, "LocalDevices", None)  # nobody is started
+    words = ("extract", "--manifest", "films", "--untrained", "0", "--tiny", "--devices", "cpu")
+    code, _, err = features(*words)
+    assert (code, err) == (2, "features: not converted\n")
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_folder_without_a_file_of_any_clip_is_refused_dry_or_not(
+    dry_run: tuple[str, ...], here: Path, features: Run
+) -> None:
+    write_manifest(
+        here / "manifests" / "films" / "clips.parquet", [row("films", "a")], dataset="films",
+        media=["{clip_id}.mp4"],
+    )  # fmt: skip
+    (here / "media").mkdir()
+    (here / "media" / "film_a.mp4").write_bytes(b"film")
+    words = ("--manifest", "films", "--untrained", "0", "--tiny", "--devices", "cpu", *dry_run)
+    code, out, err = features("extract", *words)
+    assert (code, out) == (2, ""), err
+    assert "holds 1 media file, none of which is of one of the 1 clip of films" in err
+    assert "(looked for a.mp4, found film_a.mp4)" in err
+
+
+def test_rows_that_clean_removed_have_no_certificate_and_cards_are_found_by_manifests(
+    here: Path, features: Run
+) -> None:
+    built, media = here / "built", here / "media"
+    write_manifest(
+        built / "films" / "clips.parquet", [row("films", "a")], dataset="films",
+        media=["film_{clip_id}.mp4"],
+    )  # fmt: skip
+    media.mkdir()
+    (media / "film_a.mp4").write_bytes(b"film")
+    path = write_manifest(
+        here / "far" / "away" / "clean" / "mine" / "excluded.parquet", [row("films", "a")]
+    )
+    outputs = {path.name: {"sha256": sha256_file(path)}}
+    document: dict[str, Any] = {"config": {"tests": ["vggsound"]}, "outputs": outputs}
+    sealed = {**document, "digest": digest_of(document)}
+    (path.parent / "certificate.json").write_text(json.dumps(sealed))
+    words = (
+        "extract",
+        "--manifest",
+        path,
+        "--untrained",
+        "0",
+        "--tiny",
+        "--devices",
+        "cpu",
+        "--dry-run",
+    )
+    code, out, err = features(*words, "--manifests", built)
+    assert code == 0, err
+    assert "excluded.parquet: uncertified, rows that clean removed" in out
+    assert "excluded.parquet: uncertified (rows that clean removed), expected kept.parquet" in err
+    assert "no clips.parquet" not in err
+    code, _, err = features(*words)
+    assert code == 2
+    assert "no clips.parquet of films beside it or in manifests" in err
+    assert "(looked for a.mp4, found film_a.mp4)" in err
 
 
 # ---- dry run ----------------------------------------------------------------------------------------

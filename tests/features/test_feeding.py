@@ -1,6 +1,7 @@
 """Feeding: order, bounds, and children that hang, crash, take memory or say nonsense."""
 
 import gc
+import io
 import json
 import os
 import signal
@@ -21,7 +22,8 @@ from curation.media.answer import BadAnswer
 from curation.tasks import Stopped
 from curation.verdict import Reason
 from features.feeding import InputConfig, Prepared, Preparer, Request, feed
-from features.input_answer import read_prepared
+from features.input_answer import read_prepared, write_prepared
+from features.prepared import Part
 from features.room import Layout, Room, Rooms
 
 CONFIG = InputConfig(sample_rate_hz=16000, duration_s=1.0, timeout_s=30)
@@ -271,6 +273,34 @@ def said(header: Any, fill: int = 0) -> Prepared:
     layout = Layout(CONFIG)
     room = layout.views(np.full(layout.num_bytes, fill, np.uint8))
     return read_prepared(Said(json.dumps(header).encode() + b"\n"), room)
+
+
+class Told(Said):
+    """Bytes of a child, read as those of a pipe are: no line above what was asked for."""
+
+    def line(self, most: int) -> bytes:
+        line = super().line(most)
+        assert len(line) <= most, f"a line of {len(line)} bytes, {most} are read"
+        return line
+
+
+@pytest.mark.parametrize("max_parts", [1, 1000])
+def test_an_answer_about_as_many_parts_as_may_be_asked_for_is_read(max_parts: int) -> None:
+    layout = Layout(InputConfig(sample_rate_hz=16000, duration_s=0.64, max_parts=max_parts))
+    room = layout.views(np.zeros(layout.num_bytes, np.uint8))
+    parts = [
+        Part(
+            part=number, start_sample=1 << 61, end_sample=1 << 61, source_rate_hz=1 << 61,
+            reason=Reason.PARTLY_DAMAGED, detail="\U0001f600" * 5000, flags=["partly_damaged"],
+            values=dict.fromkeys(PART["values"], -0.12345678901234567),
+        )
+        for number in range(max_parts)
+    ]  # fmt: skip
+    stream = io.BytesIO()
+    write_prepared(stream, Prepared(content_digest=WELL["content_digest"], parts=parts))
+    found = read_prepared(Told(stream.getvalue()), room)
+    assert len(found.parts) == max_parts
+    assert found.parts[-1].detail == "\U0001f600" * 500
 
 
 @pytest.mark.parametrize(

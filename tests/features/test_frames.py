@@ -17,7 +17,13 @@ from safetensors.torch import load_file
 from torchvision.transforms import v2
 
 from curation.media.decode import decode
-from features.frames import FrameTaker, chosen, clip_frame, still_share, sync_frame
+from features.frames import FrameClock, FrameTaker, clip_frame, still_share, sync_frame
+
+
+def chosen(times_s: list[float], fps: int) -> list[int]:
+    """The places of the frames that are taken, in order; a place may come several times."""
+    clock = FrameClock(fps)
+    return [place for place, time_s in enumerate(times_s) for _ in range(clock.take(time_s))]
 
 
 @pytest.mark.shared

@@ -18,6 +18,7 @@ from made_media import make_media
 from torchvision.transforms import v2
 
 from curation.errors import UsageProblem
+from curation.files import digest_of
 from curation.media.container import Unscannable
 from features.frames import FrameTaker
 from features.inputs import prepare
@@ -215,8 +216,13 @@ def test_sound_is_normalised_by_the_peak_of_the_whole_track(tmp_path: Path) -> N
     part = part_of(path)
     assert part.values["peak"] == 0.5
     assert np.abs(wave_of(part) - wave[:16384] * np.float32(0.95 / 0.5)).max() < 1e-6
-    raw = part_of(path, replace(SHORT, peak="none"))
+    as_it_is = replace(SHORT, peak="none")
+    raw = part_of(path, as_it_is)
     assert np.array_equal(wave_of(raw), wave[:16384])
+    assert (SHORT.about()["peak"], as_it_is.about()["peak"]) == ("track", "none")
+    assert digest_of(SHORT.about()) != digest_of(as_it_is.about())
+    with pytest.raises(UsageProblem, match=r"--peak none with --compat: .* expected one of both"):
+        replace(as_it_is, compat=True)
 
 
 @pytest.mark.parametrize("sample_rate_hz", [16000, 44100])

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,14 @@ from click.testing import CliRunner
 from small_shards import Planned, sealed_folder, text_of, values_of
 from tensordict import TensorDict
 
-from curation.errors import BadMetadata, ConfigDiffers, NoSpace, UsageProblem
+from curation.errors import (
+    BadMetadata,
+    BadWeights,
+    ConfigDiffers,
+    FoleyproofError,
+    NoSpace,
+    UsageProblem,
+)
 from curation.files import canonical_json
 from features import index
 from features.commands.exchange import export, import_
@@ -175,7 +183,12 @@ def test_one_dataset_or_split_is_exported_alone(tmp_path: Path) -> None:
     (name,) = export_memmap(tmp_path / "s", tmp_path / "odd", dataset="x/../y")
     digest = hashlib.sha256(b"x/../y-train").hexdigest()[:8]
     assert name == f"x____y-train-{digest}"
-    assert {path.name for path in (tmp_path / "odd").iterdir()} == {name, f"{name}.tsv", ".seal.lock"}
+    assert {path.name for path in (tmp_path / "odd").iterdir()} == {
+        name,
+        f"{name}.tsv",
+        ".seal.lock",
+        "export.json",
+    }
     with pytest.raises(UsageProblem, match="has no rows of dataset none and split any"):
         export_memmap(tmp_path / "s", tmp_path / "to", dataset="none")
 
@@ -190,6 +203,24 @@ def test_too_little_room_is_told_before_anything_is_written(
     with pytest.raises(NoSpace, match=r"0\.0 GB are free, expected the"):
         export_memmap(tmp_path / "s", tmp_path / "to")
     assert {path.name for path in (tmp_path / "to").iterdir()} == {".seal.lock"}
+
+
+def test_an_export_is_not_mixed_with_one_of_other_shards(tmp_path: Path) -> None:
+    sealed_folder(tmp_path / "s", some("av"))
+    sealed_folder(tmp_path / "other", [*some("av"), *some("audio")])
+    export_memmap(tmp_path / "s", tmp_path / "to")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "to").glob("*.*")}
+    for options in ({}, {"split": "train"}):  # the same shards: the export goes on
+        export_memmap(tmp_path / "s", tmp_path / "to", **options)
+    with pytest.raises(
+        ConfigDiffers, match=r"was exported from other shards .* give another --to"
+    ) as found:
+        export_memmap(tmp_path / "other", tmp_path / "to")
+    assert found.value.exit_code == 12
+    assert {path.name: path.read_bytes() for path in (tmp_path / "to").glob("*.*")} == before
+    (tmp_path / "to" / "export.json").unlink()
+    with pytest.raises(ConfigDiffers, match=r"holds old-train, old-train\.tsv from unknown shards"):
+        export_memmap(tmp_path / "s", tmp_path / "to")
 
 
 # ---- what import refuses ----------------------------------------------------------------------------
@@ -257,7 +288,7 @@ def test_what_is_no_tsv_is_refused(tmp_path: Path, content: bytes, said: str) ->
 
 
 def no_meta(folder: Path) -> str:
-    (folder / "meta.json").unlink()
+    (folder / "meta.json").write_text("[")
     return r"meta\.json cannot be read"
 
 
@@ -298,6 +329,24 @@ def odd_channels(folder: Path) -> str:
     return "mean has 32 channels, expected 20"
 
 
+def test_a_place_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    folder = write_memmap(tmp_path / "old", some("av"))
+    for wrong, said in (
+        (tmp_path / "nowhere", "nowhere: there is no such folder"),
+        (tmp_path, r"holds no meta\.json, expected a TensorDict memmap folder"),
+    ):
+        with pytest.raises(UsageProblem, match=said):
+            open_memmap(wrong, folder.with_suffix(".tsv"), duration_s=1.0)
+    with pytest.raises(UsageProblem, match=r"x\.tsv: there is no such file, .* give it with --tsv"):
+        open_memmap(folder, tmp_path / "x.tsv", duration_s=1.0)
+
+
+def test_tensors_of_another_length_point_to_the_option(tmp_path: Path) -> None:
+    folder = write_memmap(tmp_path / "old", some("av"))
+    with pytest.raises(BadMetadata, match="8 s each — give the length of the clips with --duration"):
+        open_memmap(folder, folder.with_suffix(".tsv"), duration_s=8.0)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [no_meta, short_file, no_file, no_sync, no_mean, odd_dtype, odd_channels],
@@ -331,20 +380,62 @@ def test_rows_that_are_not_finite_become_rejects(tmp_path: Path) -> None:
         assert set(reader.index.column("split").to_pylist()) == {"validation"}
 
 
+EMPTY = torch.arange(77 * 1024, dtype=torch.float32).view(77, 1024) / 1e3
+
+
 def test_the_empty_caption_is_read_from_the_release(tmp_path: Path) -> None:
-    empty = torch.arange(77 * 1024, dtype=torch.float32).view(77, 1024) / 1e3
-    torch.save(empty, tmp_path / "empty_string.pth")
-    safetensors.torch.save_file({"x": empty}, tmp_path / "e.safetensors")
-    for name in ("empty_string.pth", "e.safetensors"):
-        assert torch.equal(read_empty_text(tmp_path / name), empty)
-    out = imported(tmp_path, some("audio"), empty_text=empty)
-    with ShardReader(out) as reader:
-        assert torch.equal(reader.batch([0], text=[0])["text"][0], empty.bfloat16())
-        assert reader.about["empty_text"] == "given"
-    torch.save({"a": 1}, tmp_path / "odd.pth")
-    for name in ("odd.pth", "none.pth"):
-        with pytest.raises(BadMetadata, match="expected one tensor of 77 x 1024"):
-            read_empty_text(tmp_path / name)
+    torch.save(EMPTY[None], tmp_path / "empty_string.pth")  # (1, 77, 1024), as it was published
+    torch.save(EMPTY, tmp_path / "bare.pth")
+    torch.save(EMPTY[None], tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    safetensors.torch.save_file({"x": EMPTY}, tmp_path / "e.safetensors")
+    for name in ("empty_string.pth", "bare.pth", "old.pth", "e.safetensors"):
+        assert torch.equal(read_empty_text(tmp_path / name), EMPTY)
+    folder = write_memmap(tmp_path / "old", some("audio"))
+    words = [str(folder), "--out", str(tmp_path / "out"), "--duration", "1"]
+    words += ["--empty-text", str(tmp_path / "empty_string.pth")]
+    ran = CliRunner().invoke(import_, words, catch_exceptions=False)
+    assert ran.exit_code == 0
+    digest = hashlib.sha256(EMPTY.bfloat16().view(torch.int16).numpy().tobytes()).hexdigest()
+    with ShardReader(tmp_path / "out") as reader:
+        assert torch.equal(reader.batch([0], text=[0])["text"][0], EMPTY.bfloat16())
+        assert reader.about["empty_text"] == f"sha256:{digest}"
+
+
+def test_another_empty_caption_is_another_folder_of_shards(tmp_path: Path) -> None:
+    imported(tmp_path, some("audio"), empty_text=EMPTY)
+    first = hashes(tmp_path / "out")
+    imported(tmp_path, some("audio"), empty_text=EMPTY.clone())
+    assert hashes(tmp_path / "out") == first
+    for other in (EMPTY + 1, None):
+        with pytest.raises(ConfigDiffers, match="was made with another about") as caught:
+            imported(tmp_path, some("audio"), empty_text=other)
+        assert caught.value.exit_code == 12
+    assert hashes(tmp_path / "out") == first
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", r"is empty \(0 bytes\), expected a checkpoint — get"),
+        (b"<!doctype html>", "is a web page of 15 bytes, .* expected a checkpoint — get"),
+        (b"PK\x03\x04 and no more", "cannot be read .* expected a whole checkpoint: .* — get it again"),
+        (b"\x80\x02}q", "cannot be read .* expected a whole checkpoint: .* — get it again"),
+        ({"a": 1}, r"holds a \(int\), expected only tensors by name — give"),
+        ({"a": EMPTY, "b": EMPTY}, "holds 2 tensors, expected one tensor of 77 x 1024 — give"),
+        (EMPTY[:, :512], r"is a tensor of shape \(77, 512\), expected one tensor of 77 x 1024 — give"),
+        (EMPTY[None, None], r"is a tensor of shape \(1, 1, 77, 1024\), expected one tensor"),
+        (EMPTY / 0, "is not finite, expected one tensor of 77 x 1024 — give"),
+        (None, r"cannot be read \(No such file or directory\), expected one tensor of 77 x 1024 — give"),
+    ],
+)
+def test_what_is_no_empty_caption_is_refused(tmp_path: Path, content: Any, said: str) -> None:
+    path = tmp_path / "e.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(FoleyproofError, match=rf"e\.pth: .*{said}"):
+        read_empty_text(path)
 
 
 class Runs:
@@ -356,7 +447,7 @@ class Runs:
 
 def test_a_pickle_with_code_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(Runs(), tmp_path / "evil.pth")
-    with pytest.raises(BadMetadata, match="cannot be read"):
+    with pytest.raises(BadWeights, match="asks to run print when it is read, expected tensors"):
         read_empty_text(tmp_path / "evil.pth")
     assert "ran" not in capsys.readouterr().out
 
@@ -411,7 +502,10 @@ def test_the_commands_say_numbers_that_add_up(tmp_path: Path) -> None:
     ran = CliRunner().invoke(export, words, catch_exceptions=False)
     assert ran.exit_code == 0
     assert "14 rows = 7 old-train + 7 old-train-audio" in ran.stdout
-    assert "load_memmap" in ran.stderr
+    program = shlex.split(ran.stderr.splitlines()[-1].removeprefix("next: "))
+    loaded = subprocess.run([sys.executable, *program[1:]], capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "[7,32,20]" in loaded.stdout
     folders = [str(tmp_path / "to" / name) for name in ("old-train", "old-train-audio")]
     names = ["--dataset", "vgg", "--dataset", "wavcaps"]
     words = [*folders, *names, "--duration", "1", "--out", str(tmp_path / "out")]
@@ -420,7 +514,7 @@ def test_the_commands_say_numbers_that_add_up(tmp_path: Path) -> None:
     assert "14 rows = 7 audio-video + 7 audio + 0 rejects; 4 captions;" in ran.stdout
     ran = CliRunner().invoke(import_, [*words, "--tsv", "x.tsv"], catch_exceptions=False)
     assert ran.exit_code == 2
-    assert "--tsv: given 1 times, expected once for each DIR" in ran.stderr
+    assert "--tsv: given 1 time, expected once for each DIR" in ran.stderr
 
 
 def test_records_have_no_path_of_the_machine(tmp_path: Path) -> None:
@@ -433,7 +527,7 @@ def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
     sealed_folder(tmp_path / "s", some("av"))
     export_memmap(tmp_path / "s", tmp_path / "to")
     first = hashes(tmp_path / "to")
-    half = tmp_path / "to" / "old-train.tmp-1"
+    half = tmp_path / "to" / "old-train.tmp-99999999"  # above all ids of processes
     half.mkdir()
     (half / "mean.memmap").write_bytes(b"half")
     export_memmap(tmp_path / "s", tmp_path / "to")

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 from small_clips import row, write_manifest
 
+from curation.decision import certificate
+from curation.decision.policy import CONTENT_TIERS, CleanConfig, Policy
 from curation.errors import BadManifest, BadMetadata, ManifestChanged, UsageProblem
 from curation.files import digest_of
 from curation.tasks import Task, is_done, run
+from features import begun
+from features.certificate import rebuild
 from features.media import find_media
-from features.plan import TEXT_BYTES, Plan, row_bytes
-from features.source import DatasetCard, find_manifest, read_manifest
+from features.plan import Plan, row_bytes
+from features.source import DatasetCard, find_manifest, read_manifest, warnings
 from features.spec import SequenceSpec
 
 FILMS = [row("films", name) for name in ("b", "a", "c")]
@@ -70,8 +76,15 @@ def test_without_a_name_the_manifest_is_the_clean_one_written_last(tmp_path: Pat
         folder = tmp_path / "clean" / name
         folder.mkdir(parents=True)
         (folder / "certificate.json").write_text("{}")
+        (folder / "kept.parquet").touch()
         os.utime(folder / "certificate.json", (1e9 - age, 1e9 - age))
     assert find_manifest(None, tmp_path) == tmp_path / "clean" / "new" / "kept.parquet"
+    (tmp_path / "clean" / "new" / "kept.parquet").unlink()
+    said = (
+        r"clean/new/kept\.parquet: is missing beside its certificate\.json, expected the rows .* — make"
+    )
+    with pytest.raises(BadManifest, match=said):
+        find_manifest(None, tmp_path)
 
 
 def test_without_any_clean_manifest_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
@@ -92,8 +105,17 @@ def test_manifest_is_a_folder_of_clean_or_of_a_dataset_or_a_file(
         assert find_manifest(Path(asked)) == found
     assert read_manifest(kept).name == "clean/mine"
     assert read_manifest(dataset).name == "films"
-    with pytest.raises(UsageProblem, match="--manifest nonsense: no such manifest"):
+    assert find_manifest(Path("mine")) == kept.relative_to(tmp_path)
+    with pytest.raises(UsageProblem, match="--manifest nonsense: no such manifest") as caught:
         find_manifest(Path("nonsense"))
+    assert str(caught.value).endswith(
+        "; below manifests there is films, clean/mine — make one with: "
+        "curate clean --test vggsound,audiocaps --name nonsense"
+    )
+    with pytest.raises(UsageProblem, match=r"there is clean/mine — make .* --name mime$"):
+        find_manifest(Path("mime"))
+    with pytest.raises(UsageProblem, match=r"there is films, clean/mine — make .*audiocaps$"):
+        find_manifest(Path("No-Name"))
 
 
 def test_manifest_without_a_column_or_with_a_clip_twice_is_refused(tmp_path: Path) -> None:
@@ -108,6 +130,72 @@ def test_manifest_without_a_column_or_with_a_clip_twice_is_refused(tmp_path: Pat
         read_manifest(films(tmp_path, [*FILMS, row("films", "a")]))
 
 
+def test_a_folder_in_the_place_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadManifest, match="cannot be read as Parquet"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            {"captions": ["a dog", None]},
+            r"films/z has an empty entry among its captions \['a dog', None\]",
+        ),
+        ({"labels": [None]}, r"films/z has an empty entry among its labels \[None\], expected text"),
+        ({"start_s": float("nan"), "end_s": 1.0}, r"films/z is from nan to 1\.0 s, expected seconds"),
+        ({"start_s": -1.0, "end_s": 1.0}, r"films/z is from -1\.0 to 1\.0 s, expected seconds"),
+        ({"start_s": 0.0, "end_s": float("inf")}, r"films/z is from 0\.0 to inf s, expected seconds"),
+        ({"start_s": 9.0, "end_s": 8.0}, r"films/z is from 9\.0 to 8\.0 s, expected seconds"),
+        ({"end_s": -8.0}, r"films/z is from None to -8\.0 s, expected seconds"),
+    ],
+)
+def test_a_row_that_says_what_cannot_be_is_refused_by_name(
+    said: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    path = films(tmp_path, [*FILMS, row("films", "z", **said)])
+    with pytest.raises(BadManifest, match=f"clips.parquet: {expected}.* — "):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "\u0436" * 101, "..", "../films", "/etc", "a/b", ".x", "", "a\0b"]
+)
+def test_a_dataset_whose_name_is_no_name_of_a_folder_is_refused(name: str, tmp_path: Path) -> None:
+    path = write_manifest(tmp_path / "list.parquet", [*FILMS, row(name, "a")])
+    with pytest.raises(
+        BadManifest, match=r"list\.parquet: dataset .* expected a name that a folder may"
+    ):
+        read_manifest(path)
+
+
+def test_odd_names_that_folders_may_have_are_datasets(tmp_path: Path) -> None:
+    names = ["AudioCaps 2.0", "mine.tsv", "x..y"]
+    path = write_manifest(tmp_path / "list.parquet", [row(name, "a") for name in names])
+    assert sorted(read_manifest(path).cards) == sorted(names)
+
+
+def test_text_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = films(tmp_path)
+    table = pq.read_table(path)
+    broken = pa.array([b"\xff", b"a", b"c"]).view(pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("clip_id"), "clip_id", broken), path)
+    with pytest.raises(BadManifest, match=r"cannot be read as Parquet: .*UTF8"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("file", ["clips.parquet", "raw/folder.parquet"])
+def test_a_neighbour_that_cannot_be_read_is_named(file: str, tmp_path: Path) -> None:
+    films(tmp_path)
+    path = write_manifest(tmp_path / "manifests" / "all.parquet", FILMS)
+    broken = tmp_path / "manifests" / "films" / file
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_bytes(b"no Parquet")
+    said = r"manifests/films: dataset films cannot be read \(.*\), expected what all\.parquet was made"
+    with pytest.raises(BadManifest, match=f"{said} from — build it anew"):
+        read_manifest(path)
+
+
 def test_manifest_is_what_its_certificate_is_about_or_refused(tmp_path: Path) -> None:
     path = clean(tmp_path, FILMS)
     document = read_manifest(path).certificate
@@ -115,11 +203,60 @@ def test_manifest_is_what_its_certificate_is_about_or_refused(tmp_path: Path) ->
     assert document["config"]["tests"] == ["vggsound"]
     assert read_manifest(films(tmp_path)).certificate is None
     write_manifest(path, FILMS[:2])
-    with pytest.raises(ManifestChanged, match="its certificate records"):
+    home = path.parents[2]
+    again = f"make it anew with: curate clean --test vggsound --name mine --replace --manifests {home}"
+    with pytest.raises(ManifestChanged, match=f"its certificate records .* {re.escape(again)}$"):
         read_manifest(path)
     (path.parent / "certificate.json").write_text("{}")
     with pytest.raises(ManifestChanged, match="not the certificate that clean wrote"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("excluded.parquet", "rows that clean removed"),
+        ("heldout_excluded.parquet", "rows that clean removed"),
+        ("heldout_kept.parquet", "test rows that clean held out"),
+        ("mine.parquet", "certificate.json does not name it"),
+    ],
+)
+def test_only_what_clean_kept_is_certified(file: str, why: str, tmp_path: Path) -> None:
+    folder = clean(tmp_path, FILMS).parent
+    path = write_manifest(folder / file, [row("films", "z")])
+    document = json.loads((folder / "certificate.json").read_text())
+    del document["digest"]
+    if file != "mine.parquet":
+        document["outputs"][file] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (folder / "certificate.json").write_text(json.dumps({**document, "digest": digest_of(document)}))
+    manifest = read_manifest(path)
+    assert (manifest.certificate, manifest.uncertified) == (None, why)
+    assert f"{path}: uncertified ({why}), expected kept.parquet" in warnings(manifest)[0]
+    kept = read_manifest(folder / "kept.parquet")
+    assert kept.certificate is not None
+    assert not any("uncertified" in line for line in warnings(kept))
+
+
+def test_the_command_that_makes_a_manifest_anew_is_the_one_it_was_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CleanConfig(
+        tests=("vggsound", "clotho"), train=("audioset",), policy=Policy.DROP_BOTH, match="interval",
+        margin_s=1.5, match_content=[*CONTENT_TIERS][-1], dedup=True, use_published=True,
+        use_annotations=True, licences=("cc0", "cc-by"),
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for one in (config, CleanConfig(tests=("vggsound",))):
+        folder = Path("manifests") / "clean" / "paper"
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {"config": asdict(one)}
+        (folder / "certificate.json").write_text(json.dumps(document))
+        made = certificate.command(folder, {"config": asdict(one)})
+        words = shlex.split(rebuild(folder))
+        assert words[-1] == "--replace"
+        assert sorted(words[:-1]) == sorted(shlex.split(made))
+    (folder / "certificate.json").write_text("nonsense")
+    assert rebuild(folder) == "curate clean --name paper --replace"
 
 
 def test_cards_of_a_mixed_manifest_come_from_the_datasets_beside_it(tmp_path: Path) -> None:
@@ -128,7 +265,31 @@ def test_cards_of_a_mixed_manifest_come_from_the_datasets_beside_it(tmp_path: Pa
     assert found["films"].patterns == ("{clip_id}.mp4",)
     assert found["films"].sound_only
     assert found["films"].roles == {"train": "train", "eval": "test"}
-    assert found["other"] == DatasetCard()  # by clip_id, as nothing is known of it
+    assert found["other"] == DatasetCard(known=False)  # by clip_id, as nothing is known of it
+
+
+def test_cards_come_from_the_folder_of_manifests_too_and_missing_ones_are_told(tmp_path: Path) -> None:
+    films(tmp_path)
+    far = write_manifest(tmp_path / "a" / "b" / "c" / "list.parquet", [*FILMS, row("other", "z")])
+    home = tmp_path / "manifests"
+    manifest = read_manifest(far, home)
+    assert manifest.cards["films"].patterns == ("{clip_id}.mp4",)
+    (line,) = warnings(manifest, home)
+    assert f"no clips.parquet of other beside it or in {home}" in line
+    assert "count as audio-video" in line
+    (line,) = warnings(read_manifest(far, tmp_path / "empty"))
+    assert "no clips.parquet of films, other beside it" in line
+    assert warnings(read_manifest(films(tmp_path))) == []
+
+
+def test_what_a_folder_was_begun_with_is_told_in_words() -> None:
+    former = {"batch": {"av": 8}, "preprocessing": {"compat": None, "reject": ["still", "upsampled"]}}
+    wanted = {"batch": {"av": 4}, "preprocessing": {"compat": "mmaudio", "reject": []}}
+    assert begun._differing(former, wanted) == [
+        "batch.av was 8, now 4",
+        "compat was not given, now mmaudio",
+        "reject was still, upsampled, now not given",
+    ]
 
 
 # ---- which file -------------------------------------------------------------------------------------
@@ -254,23 +415,36 @@ def test_captions_are_unique_sorted_and_of_clips_with_media_with_the_empty_one_f
 
 def test_room_is_the_arithmetic_of_rows_and_captions(tmp_path: Path, media: Path) -> None:
     spec = SequenceSpec(sample_rate_hz=44100)
-    assert row_bytes(spec, has_video=False) == 345 * 40 * 2 * 2
-    assert row_bytes(spec, has_video=True) == (345 * 40 * 2 + 64 * 1024 + 192 * 768) * 2
+    assert row_bytes("audio", spec) == 345 * 40 * 2 * 2
+    assert row_bytes("av", spec) == (345 * 40 * 2 + 64 * 1024 + 192 * 768) * 2
+    assert row_bytes("text", spec) == 77 * 1024 * 2
     plan = planned(films(tmp_path), media, out=tmp_path / "out")
     need = plan.need(spec, plan.clip_tasks, plan.text_tasks)
-    shards = 2 * row_bytes(spec, has_video=True) + TEXT_BYTES
+    shards = 2 * row_bytes("av", spec) + row_bytes("text", spec)
     assert shards <= need.expected <= shards * 1.01
     assert need.at_most == need.expected
     assert plan.need(spec, (), ()).expected == 0
+
+
+def test_room_of_parts_that_are_replaced_is_that_of_new_rows_and_of_the_largest_part(
+    tmp_path: Path, media: Path
+) -> None:
+    spec = SequenceSpec(sample_rate_hz=44100)
+    before = planned(films(tmp_path), media, out=tmp_path / "out")
+    sizes = [before.need(spec, [task], ()).expected for task in before.clip_tasks]
+    (media / "c.mp4").write_bytes(b"c")
+    after = planned(films(tmp_path), media, out=tmp_path / "out")
+    need = after.need(spec, after.clip_tasks, (), former=lambda task: sizes[task.index])
+    assert need.expected == row_bytes("av", spec) + max(sizes)
+    assert after.need(spec, after.clip_tasks, ()).expected == row_bytes("av", spec) + sum(sizes)
 
 
 def test_room_of_whole_sounds_is_between_one_part_and_all(tmp_path: Path, media: Path) -> None:
     path = films(tmp_path, modality="audio")
     plan = planned(path, media, out=tmp_path / "out")
     need = plan.need(SequenceSpec(sample_rate_hz=16000), plan.clip_tasks, ())
-    assert need.at_most - need.expected == 2 * 4 * row_bytes(
-        SequenceSpec(sample_rate_hz=16000), has_video=False
-    )
+    one = row_bytes("audio", SequenceSpec(sample_rate_hz=16000))
+    assert need.at_most - need.expected == 2 * 4 * one
     cut = films(tmp_path, [row("films", "a", start_s=1.0, end_s=11.0)], modality="audio")
     plan = planned(cut, media, out=tmp_path / "out")
     need = plan.need(SequenceSpec(sample_rate_hz=16000), plan.clip_tasks, ())

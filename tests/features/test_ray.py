@@ -106,6 +106,71 @@ def test_scan_by_ray_writes_the_bytes_of_a_local_scan(
     assert len(expected) > 3
 
 
+@pytest.mark.slow
+def test_relative_folders_mean_the_same_to_actors(
+    address: str, clips: SmallClips, tmp_path: Path
+) -> None:
+    here = clips.media.parent
+    relative = SmallClips(manifest=clips.manifest.relative_to(here), media=Path("media"))
+    code, _, err = finish(start(extract_words(clips, tmp_path / "local", "--workers", "1")))
+    assert code == 3, err
+    words = extract_words(relative, Path("there"), "--engine", "ray", "--address", address)
+    at = words.index("--media")
+    for number, some in enumerate((words, [*words[:at], *words[at + 2 :]])):
+        some[some.index("--out") + 1] = f"there{number}"
+        code, _, err = finish(start(some, cwd=here))
+        assert code == 3, err
+        assert digests(here / f"there{number}") == digests(tmp_path / "local")
+
+
+FEWER = """
+import os, sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from curation import ray_engine
+from curation.tasks import Task, run
+ray_engine._START_S = 15.0
+address, stage, dies = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+
+def make(tell):
+    @contextmanager
+    def worker(stop):
+        def work(given, folder):
+            (folder / "pid").write_text(str(os.getpid()))
+            time.sleep(5.0)
+            if given["number"] == 6 and not dies.exists():
+                dies.touch()
+                os.kill(os.getpid(), 9)
+            (folder / "pid").write_text("done")
+            return {}
+        yield work
+    return worker
+
+with ray_engine.cluster(address) as engine:
+    remote = engine.worker(make)
+    @contextmanager
+    def worker(stop):
+        with remote(stop) as work:
+            yield lambda task, folder: work(task.inputs, folder)
+    room = engine.room()
+    run(stage, [Task(at, 7, {"number": at}) for at in range(7)], worker, workers=5)
+print(room)
+"""
+
+
+@pytest.mark.slow
+def test_more_actors_than_there_is_room_for_and_one_that_dies_at_the_last_task(
+    address: str, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-c", FEWER, address, str(tmp_path / "stage"), str(tmp_path / "died")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2\n"
+    assert (tmp_path / "died").exists()
+    found = sorted((tmp_path / "stage").glob("*-of-*/pid"))
+    assert [path.read_text() for path in found] == ["done"] * 7
+
+
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(FoleyproofError, match=r"pip install 'foleyproof\[ray\]'"), cluster(None):

@@ -134,8 +134,11 @@ def test_missing_tasks_are_named(tmp_path: Path) -> None:
     said = (
         r"2 of 3 tasks not done \(00001-of-00003, 00002-of-00003\), expected all — run the same extract"
     )
-    with pytest.raises(UsageProblem, match=said):
+    with pytest.raises(UsageProblem, match=said) as caught:
         seal(tmp_path / "s")
+    assert "again without --task, which does only these, or the shares of --task i/n" in str(
+        caught.value
+    )
     assert not (tmp_path / "s" / "shards.json").exists()
 
 
@@ -232,7 +235,7 @@ def test_another_process_that_seals_is_told(tmp_path: Path) -> None:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(Locked, match="another process is sealing it"):
+        with pytest.raises(Locked, match="another process is writing there"):
             seal(tmp_path / "s")
         other.communicate("")
     assert seal(tmp_path / "s").rows == 9
@@ -240,9 +243,28 @@ def test_another_process_that_seals_is_told(tmp_path: Path) -> None:
 
 def test_what_a_killed_seal_left_is_cleared(tmp_path: Path) -> None:
     write_tasks(tmp_path / "s", some_rows())
-    (tmp_path / "s" / "index.parquet.tmp-1").write_bytes(b"half")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / "s" / f"index.parquet.tmp-{dead.pid}"
+    left.write_bytes(b"half")
     with alone(tmp_path / "s"):
-        assert not (tmp_path / "s" / "index.parquet.tmp-1").exists()
+        assert not left.exists()
+
+
+def test_lock_takes_nothing_of_the_user_and_gives_a_former_folder_back(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    kept = ["notes.tmp-keep", f"mine.tmp-{os.getppid()}", f"below/deep.tmp-{dead.pid}"]
+    for name in kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    former = tmp_path / f"films.former.tmp-{dead.pid}"
+    former.mkdir()
+    (former / "meta.json").write_text("{}")
+    with alone(tmp_path, option="--to"):
+        assert all((tmp_path / name).read_text() == "mine" for name in kept)
+        assert (tmp_path / "films" / "meta.json").read_text() == "{}"
+        assert not former.exists()
 
 
 def test_a_full_disk_leaves_the_folder_unsealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,8 +317,9 @@ def test_info_tells_people_and_programs_the_same(tmp_path: Path) -> None:
         "UNTRAINED",
         "silent 1",
         "still 1",
-        "4 unique of 13",
+        "4 unique, those of rejected clips included; rows have 13",
         "9 rows = 5 audio",
+        "7 shards of 862.5 kB",
     ):
         assert said in ran.stdout
 

@@ -163,6 +163,8 @@ def test_statistics_are_those_of_the_rows(reader: ShardReader, rows: list[Planne
     everything = torch.cat([values_of(row)["latent_mean"].double() for row in rows])
     assert torch.allclose(reader.latent_statistics()[1], everything.std(0).float(), atol=1e-6)
     assert set(reader.groups()) == {video, Group("rain", "train", "audio")}
+    with pytest.raises(UsageProblem, match=r"\(nope, train, av\): .* \(tones, train, av\) — name one"):
+        reader.latent_statistics(Group("nope", "train", "av"))
 
 
 def test_real_lengths_are_read_too(tmp_path: Path) -> None:
@@ -213,6 +215,7 @@ MOUNTS = """\
 41 40 0:36 / /data/local\\040disk rw,relatime - xfs /dev/sdb rw
 42 22 0:37 / /gs rw - fuse.gcsfuse bucket rw
 43 22 0:38 / /database rw - lustre mds:/fs rw
+44 22 0:39 / /größe\\040äöü rw - nfs server:/other rw
 """
 
 
@@ -225,12 +228,13 @@ MOUNTS = """\
         ("/gs/shards", "pread", "/gs is fuse.gcsfuse"),
         ("/datab", "mmap", "/ is ext4"),
         ("/database/x", "pread", "/database is lustre"),
+        ("/größe äöü/x", "pread", "/größe äöü is nfs"),
     ],
 )
 def test_network_disks_are_read_and_others_mapped(
     tmp_path: Path, place: str, io: str, reason: str
 ) -> None:
-    (tmp_path / "mountinfo").write_text(MOUNTS)
+    (tmp_path / "mountinfo").write_text(MOUNTS, encoding="utf-8")
     assert gather.suitable_io(Path(place), tmp_path / "mountinfo") == (io, reason)
 
 

@@ -204,7 +204,8 @@ def test_a_part_that_is_not_asked_for_is_not_built() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "mps"])
 def test_a_device_that_is_not_there_is_named(device: str) -> None:
-    with pytest.raises(UsageProblem, match=rf"device {device}: not there, expected cpu or one of the"):
+    said = rf"device {device}: not there, expected cpu or one of the .* — give others with --devices"
+    with pytest.raises(UsageProblem, match=said):
         load_suite(WeightChoice(untrained_seed=0, tiny=True), sample_rate_hz=16000, device=device)
 
 

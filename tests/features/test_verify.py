@@ -20,6 +20,7 @@ from curation.files import digest_of, sha256_file
 from curation.manifest import CLIP_COLUMNS, arrow_schema
 from features import index
 from features.commands.verify import verify as command
+from features.seal import seal
 from features.shard_file import read_header
 from features.verify import Problem, verify
 
@@ -163,7 +164,7 @@ def duplicated(out: Path) -> str:
 
 def beyond(out: Path) -> str:
     with_column(out, "row", lambda values: values.__setitem__(8, 99))
-    return r"rows of it are in the index, expected rows 0 to \d once each"
+    return r"rows of it in the index, expected rows 0 to \d once each"
 
 
 def strange(out: Path) -> str:
@@ -242,6 +243,35 @@ def test_the_counts_of_the_command_add_up(copied: Path) -> None:
         "file": shards(copied, "av")[0].relative_to(copied).as_posix(), "row": None, "clip": None,
         "what": document["problems"][0]["what"],
     }  # fmt: skip
+
+
+def advised(out: Path) -> str:
+    """The line that says what to do."""
+    ran = CliRunner().invoke(command, [str(out), "--full"], catch_exceptions=False)
+    assert ran.exit_code == 13
+    return ran.stderr.splitlines()[-1]
+
+
+def test_a_lost_table_is_made_again_by_seal(copied: Path) -> None:
+    (copied / "index.parquet").unlink()
+    assert advised(copied) == f"next: features seal {copied}; features verify {copied}"
+    seal(copied)
+    assert not verify(copied, full=True).problems
+
+
+def test_a_bad_shard_is_named_by_the_folder_to_remove(copied: Path, tmp_path: Path) -> None:
+    out = tmp_path / "with a blank"
+    shutil.copytree(copied, out)
+    path = shards(out, "av")[0]
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    assert advised(out) == (
+        f"next: rm -r '{path.parent}'; run the same features extract again, which makes them anew"
+    )
+    for path in shards(out, "av"):
+        path.unlink()
+    assert advised(out).startswith(
+        f"next: rm -r '{shards(copied, 'av')[0].parent}'".replace(str(copied), str(out))
+    )
 
 
 def manifest(folder: Path, clips: dict[str, list[str]]) -> Path:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_transport import Server, Step, status, whole
-from weight_files import published, saved, state
+from weight_files import bombs, published, saved, state
 
 import features.weight_table
 from curation.console import run
@@ -144,6 +145,58 @@ def test_a_wrong_file_is_shown_and_fails_only_when_it_is_to_be_checked(
     )
 
 
+def test_tensors_of_another_network_are_neither_checked_nor_noted(command: Command) -> None:
+    """The digest of rubbish would make the genuine file wrong later."""
+    Path("w").mkdir()
+    path = Path("w/bigvgan_generator.pt")
+    path.write_bytes(saved({"x": torch.zeros(3)}))
+    for words in (["--check"], ["--check", "--fetch", "--yes"], ["--fetch", "--offline"], ["--fetch"]):
+        code, out, err = command("vocoder-44k", *words)
+        assert code == 13, words
+        assert "BigVGAN v2 44.1 kHz: 565 tensors missing: conv_pre" in out, out
+        assert "1 tensor unknown: x" in out
+        assert err.splitlines()[-1] == (
+            "next: rm w/bigvgan_generator.pt; features weights --fetch bigvgan_generator.pt --weights w"
+        )
+        assert not Path("w/digests.json").exists()
+        assert not Path("w/converted").exists()
+    path.write_bytes(saved({"generator": vocoder()}))
+    code, out, err = command("vocoder-44k", "--check")
+    assert (code, "1 file = 1 checked" in out) == (0, True), out
+    assert err == "next: features extract --sr 44100 --weights w\n"
+
+
+def test_what_is_fetched_with_the_tensors_of_another_network_is_thrown_away(
+    command: Command, serve: Callable[..., Server]
+) -> None:
+    serve(whole(content=CONTENT), name="empty_string.pth", known=False)
+    code, out, err = command("--fetch", "empty-string", "--yes")
+    assert code == 13
+    assert "4 tensors with 1,244 values, expected 1 tensor with" in out
+    assert sorted(path.name for path in Path("w").iterdir()) == [".lock"]
+    assert err.splitlines()[-1] == "next: features weights --fetch empty_string.pth --weights w"
+
+
+def test_a_checkpoint_that_would_run_code_is_a_wrong_file(command: Command, tmp_path: Path) -> None:
+    Path("w").mkdir()
+    Path("w/empty_string.pth").write_bytes(bombs(tmp_path / "bang")["zip"])
+    for words in (["--check"], ["--fetch", "--yes"], ["--fetch", "--offline"]):
+        code, out, err = command("empty-string", *words)
+        assert code == 13, words
+        assert "asks to run" in out
+        assert "next: rm w/empty_string.pth; features weights --fetch empty_string.pth" in err
+    assert not (tmp_path / "bang").exists()
+
+
+def vocoder() -> dict[str, torch.Tensor]:
+    """Zeros in the shapes of the network at 44.1 kHz, each of one value in memory."""
+    from features.encoders.vocoder import Vocoder, VocoderConfig
+
+    with torch.device("meta"):
+        shapes = Vocoder(VocoderConfig.published(44100)).state_dict()
+    return {name: torch.zeros(()).expand(tensor.shape) for name, tensor in shapes.items()}
+
+
 # ---- fetching -------------------------------------------------------------------------------------
 
 
@@ -163,9 +216,22 @@ def test_a_file_is_fetched_checked_and_converted(command: Command, serve: Callab
     assert len(server.requests) == before
 
 
+def test_fetch_and_check_together_do_both(command: Command, serve: Callable[..., Server]) -> None:
+    serve(whole(content=CONTENT))
+    code, out, err = command("--fetch", "--check", "v1-44.pth", "--yes", "--json")
+    assert code == 0, err
+    (entry,) = json.loads(out)["files"]
+    assert entry["state"] == "checked"
+    assert command("--check", "v1-44.pth", "--json")[1] == out
+    Path("w/v1-44.pth").write_bytes(CONTENT[:-1])
+    code, out, err = command("--fetch", "--check", "v1-44.pth", "--yes", "--json")
+    assert (code, json.loads(out)["files"][0]["state"]) != (0, "checked")
+
+
 def test_what_the_hub_holds_goes_into_a_folder_of_its_own(
-    command: Command, serve: Callable[..., Server]
+    command: Command, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("features.weight_layout.refuse_layout", lambda path, file, tensors: None)
     serve(whole(content=CONTENT), name="open_clip_pytorch_model.bin", known=False)
     code, _, err = command("--fetch", "clip", "--yes", "--json")
     assert code == 0, err
@@ -226,7 +292,7 @@ def test_one_bad_file_costs_no_other(command: Command, serve: Callable[..., Serv
 def test_offline_asks_no_server(command: Command, serve: Callable[..., Server]) -> None:
     server = serve(whole(content=CONTENT))
     code, out, _ = command("--fetch", "v1-44.pth", "--yes", "--offline")
-    assert code == 0
+    assert code == 1, "it was asked for and is not there"
     assert "1 file = 0 checked + 0 there + 0 wrong + 1 missing" in out
     assert not server.requests
 

@@ -41,6 +41,12 @@ LAYOUTS = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def any_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files may stand for those without a published digest, whatever tensors they hold."""
+    monkeypatch.setattr("features.weight_layout.refuse_layout", lambda path, file, tensors: None)
+
+
 # ---- the table ------------------------------------------------------------------------------------
 
 
@@ -163,14 +169,23 @@ def test_untrained_weights_are_named_by_their_seed() -> None:
 
 def test_a_missing_file_is_named_with_the_command_that_brings_it(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match=r"features weights --fetch v1-44\.pth --weights") as caught:
-        identity_of(WeightChoice(folder=tmp_path), 44100)
+        identity_of(WeightChoice(folder=tmp_path), 44100, parts=["vae"])
     assert caught.value.exit_code == 2
     assert f"{tmp_path}: v1-44.pth (VAE 44.1 kHz, 1.2 GB) is not there" in str(caught.value)
     with pytest.raises(
         UsageProblem, match=r"by hand \(0\.7 GB from https://github\.com/.*/v1-16\.pth\)"
     ) as caught:
-        identity_of(WeightChoice(folder=tmp_path, offline=True), 16000)
+        identity_of(WeightChoice(folder=tmp_path, offline=True), 16000, parts=["vae"])
     assert "--fetch" not in str(caught.value)
+
+
+def test_all_missing_files_are_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "v1-44.pth").write_bytes(b"there")
+    fetch = r"fetch open_clip_pytorch_model\.bin synchformer_state_dict\.pth --weights"
+    with pytest.raises(UsageProblem, match=fetch) as caught:
+        identity_of(WeightChoice(folder=tmp_path), 44100)
+    assert "are not there" in str(caught.value)
+    assert "v1-44.pth" not in str(caught.value)
 
 
 # ---- looked at before anything is loaded ----------------------------------------------------------
@@ -248,7 +263,7 @@ def test_a_later_load_neither_hashes_nor_converts(
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_safetensors_are_read_in_place(tmp_path: Path) -> None:
+def test_safetensors_are_read_in_place(tmp_path: Path, any_layout: None) -> None:
     from safetensors.torch import save
 
     (tmp_path / "clip").mkdir()
@@ -258,7 +273,7 @@ def test_safetensors_are_read_in_place(tmp_path: Path) -> None:
     assert not (tmp_path / "converted").exists()
 
 
-def test_a_file_that_was_only_touched_is_still_itself(tmp_path: Path) -> None:
+def test_a_file_that_was_only_touched_is_still_itself(tmp_path: Path, any_layout: None) -> None:
     weights, file, path = _place(tmp_path, saved(state()), name=CLIP, known=False)
     first = checked(weights, file)[1]
     os.utime(path, (1, 1))
@@ -266,7 +281,9 @@ def test_a_file_that_was_only_touched_is_still_itself(tmp_path: Path) -> None:
     assert checked(weights, file)[1].mtime_ns == 10**9
 
 
-def test_a_file_without_a_published_digest_is_held_to_its_first_sight(tmp_path: Path) -> None:
+def test_a_file_without_a_published_digest_is_held_to_its_first_sight(
+    tmp_path: Path, any_layout: None
+) -> None:
     weights, file, path = _place(tmp_path, saved(state()), name=CLIP, known=False)
     first = checked(weights, file)[1].sha256
     path.write_bytes(saved(state(1)))

@@ -1,0 +1,189 @@
+"""Fingerprints that were made beside somebody else's decoding, and how they come to a scan.
+
+    <spool>/<dataset>/                       clips.parquet, content.parquet, task.json, at first, and
+    <spool>/<dataset>.files.json             what the files were
+    fingerprints/<dataset>/00017-of-00128/   afterwards, by the digests of ids as the parts of a scan
+
+These parts hold some clips of a dataset. A scan takes them for parts of another layout: it carries the
+rows over, decodes the other clips, and removes them. A dataset whose scan is finished is left alone.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from curation.catalog.record import dataset_folder
+from curation.catalog.store import scan_record
+from curation.files import fsync, remove, sha256_file
+from curation.media.answer import Answer
+from curation.media.carried import BY_MACHINE, Former, Notes, note, read_notes, write_notes
+from curation.media.decoder import DecoderConfig
+from curation.media.fingerprint import (
+    CLIPS,
+    CONTENT,
+    PartWriter,
+    Row,
+    fingerprint_folder,
+    part_of,
+    read_part,
+)
+from curation.media.scan import about, limits_of, rows_of
+from curation.tasks import RECORD, Task, Work, part_folders, read_record, run, write_sealed
+
+_CLIPS_EACH = 256  # of a part
+_AT_ONCE = 1 << 14  # rows of which more than their ids is held; some 20 KB each
+_STAGED = ".tmp-task"
+
+
+def unscanned(manifests: Path, datasets: Sequence[str]) -> list[str]:
+    """Of these datasets those that are built, and of which there is no finished scan."""
+    return [
+        name
+        for name in datasets
+        if (dataset_folder(manifests, name) / "clips.parquet").is_file()
+        and not scan_record(manifests, name)
+    ]
+
+
+class Spool:
+    """Takes what a scan says of clips, in the order of (dataset, clip_id); appears whole."""
+
+    def __init__(self, folder: Path, config: DecoderConfig) -> None:
+        self._folder, self._limits, self._mode = folder, limits_of(config), config.mode
+        self._staged = folder.with_name(folder.name + _STAGED)
+        remove(self._staged)
+        self._staged.mkdir(parents=True)
+        self._writers = ExitStack()
+        self._dataset: str | None = None
+        self._writer: PartWriter | None = None
+        self._notes: Notes = {}
+
+    def add(self, clip: Row, stamp: list[int] | None, answer: Answer) -> None:
+        """Take the next clip; what its machine was short of, it may have the next time.
+
+        Args:
+            clip: dataset, clip_id, start_s, end_s and file.
+            stamp: of the file before it was read: size, and time of the last change in ns.
+        """
+        if answer.content_digest is None or answer.reason in BY_MACHINE:
+            return
+        if clip["dataset"] != self._dataset:
+            self._end_dataset()
+            self._dataset, self._notes = clip["dataset"], {}
+            place = self._staged / clip["dataset"]
+            place.mkdir()
+            self._writer = self._writers.enter_context(PartWriter(place, self._about()))
+        assert self._writer is not None, "it was just made"
+        self._writer.add(*rows_of(answer, clip))
+        note(self._notes, clip["file"], stamp, answer.content_digest)
+
+    def close(self) -> None:
+        """Let it take its place."""
+        self._end_dataset()
+        remove(self._folder)
+        fsync(self._staged)
+        os.rename(self._staged, self._folder)
+
+    def _about(self) -> dict[str, Any]:
+        assert self._dataset is not None, "a clip came"
+        return about(self._dataset, self._mode)
+
+    def _end_dataset(self) -> None:
+        if self._dataset is None:
+            return
+        self._writers.close()
+        place = self._staged / self._dataset
+        outputs = {
+            name: {"sha256": sha256_file(place / name), "bytes": (place / name).stat().st_size}
+            for name in (CLIPS, CONTENT)
+        }
+        record = {"about": self._about(), "limits": self._limits, "outputs": outputs}
+        write_sealed(place / RECORD, record)
+        write_notes(place, place / CLIPS, self._notes)
+
+
+def take_in(manifests: Path, dataset: str, spools: Sequence[Path], config: DecoderConfig) -> int | None:
+    """Put the rows of a dataset among its fingerprints; how many, None where others work there too.
+
+    Args:
+        spools: what `Spool` wrote; they may hold other datasets.
+    """
+    if not unscanned(manifests, [dataset]):
+        return 0
+    stage = fingerprint_folder(manifests, dataset)
+    parts = [spool / dataset for spool in spools if read_record(spool / dataset)]
+    rows = [row for part in parts for row in _told(part)]
+    if not rows:
+        return 0
+    made = about(dataset, config.mode)
+    shared = {"about": made, "limits": limits_of(config), "rides": True}
+    for tasks in _in_portions(rows, _num_parts(stage, len(rows)), shared):
+        ids = {row[0] for task in tasks for row in task.inputs["rows"]}
+        spooled = Former(parts, made, read_notes, only=ids)
+        if run(stage, tasks, partial(_worker, stage, spooled)):
+            return None
+    return len(rows)
+
+
+def _told(part: Path) -> Iterator[list[Any]]:
+    """The clips of a spool."""
+    names = ["clip_id", "start_s", "end_s", "file", "content_digest"]
+    _, table = read_part(part / CLIPS, names)
+    for row in table.to_pylist():
+        yield [row[name] for name in names]
+
+
+def _num_parts(stage: Path, clips: int) -> int:
+    """A power of two; more than in other layouts, since of two rows of a clip the last counts."""
+    wanted = 1 << (-(-clips // _CLIPS_EACH) - 1).bit_length()
+    for folder in part_folders(stage):
+        count = int(folder.name.partition("-of-")[2])
+        wanted = max(wanted, count if read_record(folder).get("rides") else 2 * count)
+    return wanted
+
+
+def _in_portions(rows: list[list[Any]], count: int, shared: Mapping[str, Any]) -> Iterator[list[Task]]:
+    """Tasks that fill parts, so many at a time that their rows can be held."""
+    by_part: dict[int, list[list[Any]]] = {}
+    for row in rows:
+        by_part.setdefault(part_of(row[0], count), []).append(row)
+    portion: list[Task] = []
+    held = 0
+    for index, of_part in sorted(by_part.items()):
+        portion.append(Task(index, count, {**shared, "rows": of_part}))
+        held += len(of_part)
+        if held >= _AT_ONCE:
+            yield portion
+            portion, held = [], 0
+    if portion:
+        yield portion
+
+
+@contextmanager
+def _worker(stage: Path, spooled: Former, stop: Event) -> Iterator[Work]:
+    yield partial(_fill, stage, spooled)
+
+
+def _fill(stage: Path, spooled: Former, task: Task, folder: Path) -> dict[str, Any]:
+    """Write the clips of a task, and those of other runs that lie in its place."""
+    said = {name: task.inputs[name] for name in ("about", "limits", "rides")}
+    lying = Former([stage / task.name], said["about"], read_notes)
+    sources = {clip["clip_id"]: (lying, clip) for clip in lying.clips()}
+    names = ("clip_id", "start_s", "end_s", "file")
+    for row in task.inputs["rows"]:
+        sources[row[0]] = spooled, dict(zip(names, row[:4], strict=True))
+    notes: Notes = {}
+    with PartWriter(folder, said["about"]) as writer:
+        for clip_id, (former, clip) in sorted(sources.items(), key=lambda entry: entry[0]):
+            found = former.find(clip, said["limits"])
+            if found is None:
+                continue
+            row, noted = found
+            writer.add(row, former.content(clip_id) if row["status"] == "scanned" else None)
+            note(notes, clip["file"], noted and noted[:2], row["content_digest"])
+    write_notes(stage / task.name, folder / CLIPS, notes)
+    return said

@@ -297,7 +297,7 @@ def test_in_bf16_every_feature_keeps_its_direction(state: dict[str, Tensor], sha
         assert torch.cosine_similarity(found.float(), expected, dim=-1).min() >= 0.999
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("part", ["text", "picture"])
 def test_in_bf16_every_feature_keeps_its_direction_through_all_layers(part: str) -> None:
     config = (

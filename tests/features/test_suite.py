@@ -156,7 +156,7 @@ def test_bf16_is_near_fp32_in_every_output(sample_rate_hz: int) -> None:
     _assert_near(_all(_suite(sample_rate_hz), 2), _all(_suite(sample_rate_hz, "bf16"), 2))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("part", "sample_rate_hz"), [("vae", 16000), ("vae", 44100), ("synchformer", 44100), ("clip", 44100)]
 )

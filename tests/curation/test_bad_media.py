@@ -527,7 +527,7 @@ def as_child(monkeypatch: pytest.MonkeyPatch, folder: Path, does: str) -> None:
     plain = subprocess.Popen
     monkeypatch.setattr(
         "curation.media.decoder.subprocess.Popen",
-        lambda words, **options: plain([words[0], str(script), words[3]], **options),
+        lambda words, **options: plain([words[0], str(script), words[4]], **options),
     )
 
 
@@ -562,7 +562,7 @@ def test_mistake_of_ours_is_told_with_its_place(
     def wrong(*words: Any, **options: Any) -> None:
         raise AssertionError("two clocks \ud800")
 
-    monkeypatch.setattr(child, "decode", wrong)
+    monkeypatch.setattr(child, "scanned", wrong)
     request = {"path": str(good[0]), "mode": "fast", "start_s": None, "end_s": None, "max_duration_s": 9}
     answer = child.answer_to(request)
     assert (answer.status, answer.reason) == ("failed", "decoder_crashed")

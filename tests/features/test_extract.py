@@ -166,7 +166,7 @@ def test_running_it_again_encodes_nothing_and_changes_no_byte(
     assert digests(out) == before
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_number_of_workers_and_decoders_changes_no_byte(
     done: Any, clips: SmallClips, tmp_path: Path, run: Any
 ) -> None:
@@ -370,7 +370,7 @@ def mounted(folder: Path, kib: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kib", [600, 1700])
+@pytest.mark.parametrize("kib", [600, pytest.param(1700, marks=pytest.mark.soak)])
 def test_disk_that_fills_up_ends_with_14_and_the_next_run_goes_on(
     kib: int, done: Any, clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
 ) -> None:

@@ -92,7 +92,9 @@ def test_extraction_killed_at_any_moment_ends_in_the_same_bytes_when_run_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["features.worker", "features.input_child"])
+@pytest.mark.parametrize(
+    "module", ["features.input_child", pytest.param("features.worker", marks=pytest.mark.soak)]
+)
 def test_child_that_is_killed_costs_at_most_a_run(module: str, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = extract_words(world.clips, out, "--workers", "1")

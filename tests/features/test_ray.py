@@ -106,7 +106,7 @@ def test_scan_by_ray_writes_the_bytes_of_a_local_scan(
     assert len(expected) > 3
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_relative_folders_mean_the_same_to_actors(
     address: str, clips: SmallClips, tmp_path: Path
 ) -> None:
@@ -158,7 +158,7 @@ print(room)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_more_actors_than_there_is_room_for_and_one_that_dies_at_the_last_task(
     address: str, tmp_path: Path
 ) -> None:

@@ -167,7 +167,7 @@ def test_dataset_that_was_scanned_or_is_not_built_is_left_alone(
     assert asked[built]["datasets"] == ["my_clips"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_clips_that_were_extracted_before_are_left_to_scan(
     built: Path, scanned: Path, media: Path, decoded: list[str], features: Run, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -181,7 +181,7 @@ def test_clips_that_were_extracted_before_are_left_to_scan(
     assert written(built) == written(scanned)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_shares_add_to_each_other_beside_the_parts_of_a_scan_that_was_killed(
     built: Path, scanned: Path, media: Path, decoded: list[str], features: Run, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -198,7 +198,7 @@ def test_shares_add_to_each_other_beside_the_parts_of_a_scan_that_was_killed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [0.35, 0.8])
+@pytest.mark.parametrize("share", [0.35, pytest.param(0.8, marks=pytest.mark.soak)])
 def test_killed_run_is_continued(
     share: float, built: Path, scanned: Path, media: Path, shards: dict[str, str],
     decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

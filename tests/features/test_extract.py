@@ -175,7 +175,7 @@ def test_number_of_workers_and_decoders_changes_no_byte(
     assert digests(out) == digests(done[0])
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_shares_and_seal_give_the_bytes_of_one_run(
     done: Any, clips: SmallClips, tmp_path: Path, run: Any
 ) -> None:
@@ -387,7 +387,7 @@ def test_disk_that_fills_up_ends_with_14_and_the_next_run_goes_on(
         assert digests(disk / "out") == digests(done[0])
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_process_that_dies_is_told_and_what_is_done_is_kept(
     done: Any, clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
 ) -> None:

@@ -472,8 +472,8 @@ def test_another_import_into_the_same_folder_is_refused(tmp_path: Path) -> None:
         imported(tmp_path, some("av", 10), name="new")
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("kills", [3, 50])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.soak)])
 def test_an_import_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path: Path, kills: int) -> None:
     folder = write_memmap(tmp_path / "old", some("av", 60))
     code = "from features.commands.exchange import import_; import_()"

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from curation.tasks import Share
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class CommaList(click.ParamType[tuple[str, ...]]):
@@ -70,10 +70,13 @@ def num_workers(asked: int | None) -> int:
     return asked or len(os.sched_getaffinity(0))
 
 
-def shared(command: _Command) -> _Command:
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
+def shared(command: Command) -> Command:
     """The options that every command has."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
+        as_json,
         click.option(
             "--cards",
             type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -140,6 +143,24 @@ workers = click.option(
     type=click.IntRange(1, 1024),
     metavar="N",
     help="How many work at a time; without it one a core.",
+)
+max_duration = click.option(
+    "--max-duration",
+    "max_duration_s",
+    type=Seconds(),
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longer clips fail as too_long.",
+)
+timeout = click.option(
+    "--timeout",
+    "timeout_s",
+    type=Seconds(),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For one clip; then its decoder is killed.",
 )
 share = click.option(
     "--task", "share", type=TaskShare(), metavar="i/n", help="Only this share, for schedulers of jobs."

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@options.as_json
 def corpus(folder: Path, as_json: bool) -> None:
     """Write the small offline corpus into FOLDER: every dataset in miniature, overlaps planted.
 

@@ -42,24 +42,8 @@ _REPEATED = ("names", "list_file", "mode", "max_duration_s", "timeout_s")
     show_default=True,
     help="How frames are hashed; reference equals imagehash.phash.",
 )
-@click.option(
-    "--max-duration",
-    "max_duration_s",
-    type=options.Seconds(),
-    default=3600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longer clips fail as too_long.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=options.Seconds(),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For one clip; then its decoder is killed.",
-)
+@options.max_duration
+@options.timeout
 @options.workers
 @options.share
 @options.engine

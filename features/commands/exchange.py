@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
+from curation import options
 from curation.console import finish
+from features import options as own
 from features.installed import ComputingCommand
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
 @click.command("import", cls=ComputingCommand)
@@ -44,15 +44,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
     metavar="OUT",
     help="Where shards are written.",
 )
-@click.option(
-    "--duration",
-    "duration_s",
-    type=click.FloatRange(min=0.64, max=3600),
-    default=8.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the clips of the tensors are.",
-)
+@own.duration("How long the clips of the tensors are.")
 @click.option(
     "--empty-text",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -67,15 +59,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
     metavar="X",
     help="By how much text features of rows with one caption may differ.",
 )
-@click.option(
-    "--shard-rows",
-    type=click.IntRange(1, 1_000_000),
-    default=2048,
-    show_default=True,
-    metavar="N",
-    help="Rows of a shard.",
-)
-@_json
+@own.shard_rows("Rows of a shard.")
+@options.as_json
 def import_(
     folders: tuple[Path, ...],
     tsvs: tuple[Path, ...],
@@ -153,7 +138,7 @@ def import_(
 )
 @click.option("--dataset", metavar="NAME", help="Only rows of this dataset.")
 @click.option("--split", metavar="NAME", help="Only rows of this split.")
-@_json
+@options.as_json
 def export(out: Path, target: Path, dataset: str | None, split: str | None, as_json: bool) -> None:
     """Write the shards in OUT as TensorDict memmap folders in fp32, which MMAudio trains on.
 

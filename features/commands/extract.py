@@ -9,6 +9,7 @@ import click
 
 from curation import options
 from curation.console import finish
+from features import options as own
 from features.installed import ComputingCommand
 
 if TYPE_CHECKING:
@@ -54,15 +55,7 @@ _FLAGS = "no_picture, partly_damaged, still, upsampled"
     metavar="DIR",
     help="Where shards go, ./shards/HZ if not given.",
 )
-@click.option(
-    "--weights",
-    "weights_folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("weights"),
-    show_default=True,
-    metavar="DIR",
-    help="Where the files lie, or a checkout of MMAudio.",
-)
+@own.weights
 @click.option(
     "--offline",
     is_flag=True,
@@ -80,15 +73,7 @@ _FLAGS = "no_picture, partly_damaged, still, upsampled"
     type=click.Choice(("fp32", "bf16")),
     help="Of the encoders; without it bf16 on a GPU and fp32 on a CPU.",
 )
-@click.option(
-    "--duration",
-    "duration_s",
-    type=options.Seconds(0.64, 3600),  # as spec.SequenceSpec has it
-    default=8.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Of an example.",
-)
+@own.duration("Of an example.")
 @click.option(
     "--compat",
     type=click.Choice(("mmaudio",)),
@@ -122,32 +107,9 @@ _FLAGS = "no_picture, partly_damaged, still, upsampled"
     metavar="FLAGS",
     help=f"Flags that a row is not made for: {_FLAGS}.",
 )
-@click.option(
-    "--max-duration",
-    "max_duration_s",
-    type=options.Seconds(),
-    default=3600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longer clips fail as too_long.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=options.Seconds(),
-    default=600.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For one clip; then its decoder is killed.",
-)
-@click.option(
-    "--shard-rows",
-    type=click.IntRange(1, 1_000_000),
-    default=2048,
-    show_default=True,
-    metavar="N",
-    help="Rows of a shard at most, and clips of a task.",
-)
+@options.max_duration
+@options.timeout
+@own.shard_rows("Rows of a shard at most, and clips of a task.")
 @click.option(
     "--batch",
     type=click.IntRange(1, 4096),
@@ -199,7 +161,7 @@ _FLAGS = "no_picture, partly_damaged, still, upsampled"
 @options.engine
 @options.address
 @options.dry_run
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@options.as_json
 def extract(
     sample_rate_hz: str,
     manifest: Path | None,

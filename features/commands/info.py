@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from curation import options
 from curation.console import finish
 from features.installed import ComputingCommand
 
 
 @click.command(cls=ComputingCommand)
 @click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@options.as_json
 def info(out: Path, as_json: bool) -> None:
     """Say what the sealed shards in OUT hold, how they were made and under which certificate.
 

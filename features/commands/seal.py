@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from curation import options
 from curation.console import finish
 from features.installed import ComputingCommand
 
 
 @click.command(cls=ComputingCommand)
 @click.argument("out", metavar="[OUT]", type=click.Path(path_type=Path), default=Path("shards/44100"))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@options.as_json
 def seal(out: Path, as_json: bool) -> None:
     """Write index and statistics of OUT once all its tasks are done; for `extract --task i/n`.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     help="Also compare certificate and captions with this manifest: exit 12 where they differ.",
 )
 @options.workers
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@options.as_json
 def verify(out: Path, full: bool, manifest: Path | None, workers: int | None, as_json: bool) -> None:
     """Compare the shards in OUT with what was sealed, and name whatever differs: exit 13.
 

@@ -8,6 +8,7 @@ import click
 
 from curation import options
 from curation.console import finish
+from features import options as own
 from features.installed import check_installed
 
 if TYPE_CHECKING:
@@ -22,23 +23,15 @@ _FIRST_CODES = (15, _WRONG)  # of several errors, the one that a command ends in
 @click.option("--fetch", is_flag=True, help="Fetch the files named, or those that extract reads.")
 @click.option("--check", is_flag=True, help="Read every file that is there: digests, conversion.")
 @click.option("--offline", is_flag=True, help="Do not touch the network; say what is missing.")
-@click.option(
-    "--weights",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("weights"),
-    show_default=True,
-    metavar="DIR",
-    help="Where the files lie, or a checkout of MMAudio.",
-)
+@own.weights
 @options.yes
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@options.as_json
 def weights(
     names: tuple[str, ...],
     fetch: bool,
     check: bool,
     offline: bool,
-    folder: Path,
+    weights_folder: Path,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -63,12 +56,12 @@ def weights(
         check_installed()
     files = find_files(names or (ENCODERS if fetch else ()))
     if fetch and not offline:
-        results = _fetch(folder, names, yes=yes)
+        results = _fetch(weights_folder, names, yes=yes)
         if not check or any(result.code for result in results):
-            _say_fetched(folder, names, results, as_json=as_json)
+            _say_fetched(weights_folder, names, results, as_json=as_json)
 
     with Progress("weights") as progress:
-        found = survey(folder, files, check=check or fetch, progress=progress.bytes)
+        found = survey(weights_folder, files, check=check or fetch, progress=progress.bytes)
     codes = [entry.code for entry in found]
     missing = tuple(e.file.name for e in found if e.state in ("missing", "begun"))
     wrong = {e.file.name: e.path for e in found if e.path is not None and e.code == _WRONG}
@@ -77,14 +70,14 @@ def weights(
     finish(
         {
             "command": "weights",
-            "folder": str(folder),
+            "folder": str(weights_folder),
             "files": [told(entry) for entry in found],
             "counts": found_counts(found),
         },
         as_json,
         text=found_text(found),
         summary=found_summary(found),
-        next_steps=_next(folder, names, missing, wrong, others=_others(codes)),
+        next_steps=_next(weights_folder, names, missing, wrong, others=_others(codes)),
         code=_code(codes) if check or fetch else 0,
     )
 

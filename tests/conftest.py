@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,22 @@ def shared_golden() -> Path:
 def shared_spec() -> Path:
     """The folder with the layouts of the released checkpoints."""
     return _shared("spec")
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that a scan decodes from now on, in this process."""
+    from curation.media.decoder import Decoder
+
+    names: list[str] = []
+    plain = Decoder.scan
+
+    def noted(self: Any, path: str, **cut: Any) -> Any:
+        names.append(Path(path).name)
+        return plain(self, path, **cut)
+
+    monkeypatch.setattr(Decoder, "scan", noted)
+    return names
 
 
 @pytest.fixture(autouse=True)

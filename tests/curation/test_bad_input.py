@@ -8,7 +8,6 @@ import contextlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from bad_input.cases import CASES as STAGE_CASES
 from bad_input.cases import Case
 from bad_input.list_cases import LIST_CASES
 from bad_input.miniatures import CLOTHO_OF_HOSTILE, HOSTILE, WHOLE, K
+from small_disk import mounted
 
 from curation.tables import render
 
@@ -200,17 +200,6 @@ def test_small_disk_ends_in_exit_14_and_works_once_it_is_larger(ready: Bench, tm
             found = {n: c for n, c in bench.files().items() if n != "overlaps.parquet"}
             assert found == expected, kib
     assert met >= {"fetch", "build"}, met
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, kib: int) -> Iterator[None]:
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this user may not mount a tmpfs (issue 2)")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 import click
 import pytest
 from duckdb.func import PythonUDFType
+from option_lines import option_lines
 
 from curation import cli, console, errors
 from curation.catalog.store import one_thread, work_connection
@@ -238,19 +239,7 @@ def test_options_are_those_of_the_frozen_list() -> None:
 
 def options() -> str:
     """Every command with its arguments and options, a line each."""
-    lines = []
-    for name, command in COMMANDS.items():
-        for parameter in command.params:
-            text = " ".join(parameter.opts)
-            if isinstance(parameter, click.Option):
-                value = "" if parameter.is_flag else f" {parameter.make_metavar(click.Context(command))}"
-                default = parameter.to_info_dict()["default"]
-                shown = "" if parameter.is_flag or default is None else f" = {default}"
-                text += value + shown + (" …" if parameter.multiple else "")
-            else:
-                text = parameter.make_metavar(click.Context(command))
-            lines.append(f"curate {name} {text}")
-    return "\n".join(lines) + "\n"
+    return option_lines("curate", COMMANDS)
 
 
 @pytest.mark.parametrize(

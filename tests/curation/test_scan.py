@@ -310,20 +310,6 @@ def test_killed_scan_run_again_writes_the_same_bytes(
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are decoded from now on, in this process."""
-    names: list[str] = []
-    plain = decoder_module.Decoder.scan
-
-    def noted(self: Any, path: str, **cut: Any) -> Any:
-        names.append(Path(path).name)
-        return plain(self, path, **cut)
-
-    monkeypatch.setattr(decoder_module.Decoder, "scan", noted)
-    return names
-
-
-@pytest.fixture
 def own(media: Path, scanned: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Copies of the media, with their times, and of the manifests."""
     folder = Path(shutil.copytree(media, tmp_path / "my_clips"))

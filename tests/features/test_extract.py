@@ -1,13 +1,11 @@
 """Extraction: every clip is rows or a reject, the sums hold, and only the inputs decide the bytes."""
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -18,6 +16,7 @@ import torch
 from made_media import make_media
 from safetensors import safe_open
 from small_clips import SmallClips, digests, extract_words, row, write_manifest, write_small_clips
+from small_disk import mounted
 
 from curation import console
 from curation.errors import BadWeights, FoleyproofError, Locked
@@ -355,18 +354,6 @@ def test_too_little_room_is_said_with_numbers_before_anything_is_written(
     assert result.code == 14
     assert "1.0 kB are free, expected room for 2.9 MB of shards" in result.err
     assert not (tmp_path / "out").exists()
-
-
-@contextlib.contextmanager
-def mounted(folder: Path, kib: int) -> Iterator[None]:
-    """A disk of that size at a folder."""
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this user may not mount a tmpfs")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """The commands of `features` as people and scripts meet them: help, exit codes, one JSON document.
 
 The options are frozen in options.txt, so that changing one is a decision:
-`python tests/features/test_features_cli.py > tests/features/options.txt`.
+`PYTHONPATH=tests/curation python tests/features/test_features_cli.py > tests/features/options.txt`.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import pytest
+from option_lines import option_lines
 from small_clips import row, write_manifest
 from small_shards import sealed_folder
 
@@ -74,19 +75,7 @@ def test_options_are_those_of_the_frozen_list() -> None:
 
 def options() -> str:
     """Every command with its arguments and options, a line each."""
-    lines = []
-    for name, command in COMMANDS.items():
-        for parameter in command.params:
-            text = " ".join(parameter.opts)
-            if isinstance(parameter, click.Option):
-                value = "" if parameter.is_flag else f" {parameter.make_metavar(click.Context(command))}"
-                default = parameter.to_info_dict()["default"]
-                shown = "" if parameter.is_flag or default in (None, ()) else f" = {default}"
-                text += value + shown + (" …" if parameter.multiple else "")
-            else:
-                text = parameter.make_metavar(click.Context(command))
-            lines.append(f"features {name} {text}")
-    return "\n".join(lines) + "\n"
+    return option_lines("features", COMMANDS)
 
 
 @pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)

@@ -16,7 +16,6 @@ from made_media import make_media
 from small_clips import TINY, digests, finish, start
 
 from curation import console
-from curation.media import decoder as decoder_module
 from curation.media.prints import Prints
 from curation.tasks import Task
 from curation.verdict import Reason
@@ -111,20 +110,6 @@ def built(scanned: Path, tmp_path: Path) -> Path:
     manifests = Path(shutil.copytree(scanned, tmp_path / "manifests"))
     shutil.rmtree(manifests / "fingerprints")
     return manifests
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that a scan in this process decodes."""
-    names: list[str] = []
-    plain = decoder_module.Decoder.scan
-
-    def noted(self: Any, path: str, **cut: Any) -> Any:
-        names.append(Path(path).name)
-        return plain(self, path, **cut)
-
-    monkeypatch.setattr(decoder_module.Decoder, "scan", noted)
-    return names
 
 
 # ---- whole runs -------------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ class Reason(StrEnum):
     NO_PICTURE = "no_picture"
 
 
+# What a machine was short of, it may have the next time: such a clip is tried again by each run.
+BY_MACHINE = frozenset((Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED))
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts of one stage; `check` holds the first promise: nothing disappears."""

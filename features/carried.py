@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from curation.errors import ManifestChanged
+from curation.verdict import BY_MACHINE
 from features import index
 from features.lanes import Entry, Row
-from features.rows import BY_MACHINE, reject_row
+from features.rows import reject_row
 from features.shard_file import ITEM_BYTES, Header, columns_of, read_header, spec_of
 
 _FROM_INPUTS = ("split", "captions")

@@ -17,9 +17,9 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 
 from curation.media.answer import read_answer
-from curation.media.carried import BY_MACHINE
 from curation.media.decoder import Child, Pipe, Trade
 from curation.tasks import Stopped
+from curation.verdict import BY_MACHINE
 from features.input_answer import read_prepared, request_line
 from features.prepared import InputConfig, Part, Prepared, Request
 from features.room import Layout, Room, Rooms, Views
@@ -57,6 +57,8 @@ class Preparer:
             prepared = self._ask(request, room)
             if request.scan and prepared.reason in BY_MACHINE:  # maybe for the scan's sake
                 prepared = self._ask(replace(request, scan=False), room)
+            if prepared.scan is not None and prepared.scan.reason in BY_MACHINE:
+                self._child.close()  # what the other side of the decode left in it
             return prepared
         finally:
             self._views = None
@@ -88,7 +90,7 @@ class _Job:
 
 
 class Feed(Iterator[tuple[Request, Prepared]]):
-    """The clips of one run; ends its children when it is exhausted, closed or dropped."""
+    """The clips of one run; ends its children when it is exhausted or closed."""
 
     def __init__(
         self,

@@ -5,26 +5,27 @@ names, types and sizes first.
 """
 
 import json
-import math
-import re
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from curation.media.answer import BadAnswer
+from curation.media.answer import (
+    DIGEST,
+    FAILED,
+    SAID,
+    BadAnswer,
+    check_number,
+    no_number,
+    text_or_none,
+    well_formed,
+)  # fmt: skip
 from curation.verdict import Reason
-from features.prepared import FLAGS, VALUES, Part, Prepared
+from features.prepared import FLAGS, VALUES, InputConfig, Part, Prepared, Request
 from features.room import Views
 
-_REASONS = frozenset((
-    Reason.NOT_MEDIA, Reason.DAMAGED, Reason.NO_STREAMS, Reason.TOO_LONG, Reason.TOO_LARGE,
-    Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED, Reason.NO_SOUND, Reason.TOO_SHORT, Reason.SILENT,
-    Reason.NOT_FINITE, *FLAGS,
-))  # fmt: skip
+_REASONS = FAILED | {Reason.NO_SOUND, Reason.TOO_SHORT, Reason.SILENT, Reason.NOT_FINITE, *FLAGS}
 _NUMBERS = ("part", "start_sample", "end_sample", "source_rate_hz")
-_DIGEST = re.compile("sha256:[0-9a-f]{64}")
-_SAID = 500  # letters of what was wrong
 # of an answer: of the clip, and of each part it may have, whose letters may take 12 bytes each in JSON
 _CLIP_BYTES, _PART_BYTES = 1 << 18, 1 << 13
 
@@ -34,12 +35,12 @@ def write_prepared(stream: BinaryIO, prepared: Prepared) -> None:
     parts = []
     for part in prepared.parts:
         row = {name: getattr(part, name) for name in _NUMBERS}
-        row |= {"reason": part.reason, "detail": _well_formed(part.detail, _SAID), "flags": part.flags}
+        row |= {"reason": part.reason, "detail": well_formed(part.detail, SAID), "flags": part.flags}
         row |= {"values": part.values, "has_picture": part.clip_tchw is not None}
         parts.append(row)
     header = {
         "reason": prepared.reason,
-        "detail": _well_formed(prepared.detail),
+        "detail": well_formed(prepared.detail),
         "content_digest": prepared.content_digest,
         "parts": parts,
     }
@@ -58,16 +59,16 @@ def read_prepared(stream: Any, room: Views) -> Prepared:
     """
     line = stream.line(_CLIP_BYTES + len(room.waves_ps) * _PART_BYTES)
     try:
-        header = json.loads(line, parse_constant=_no_number)
+        header = json.loads(line, parse_constant=no_number)
         prepared = Prepared(
             reason=_reason(header["reason"]),
-            detail=_text(header["detail"]),
-            content_digest=_text(header["content_digest"]),
+            detail=text_or_none(header["detail"]),
+            content_digest=text_or_none(header["content_digest"]),
             parts=[_part(row, number, room) for number, row in enumerate(header["parts"])],
         )
         _check(prepared)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BadAnswer(f"{type(error).__name__}: {error}"[:_SAID]) from error
+        raise BadAnswer(f"{type(error).__name__}: {error}"[:SAID]) from error
     return prepared
 
 
@@ -75,7 +76,7 @@ def _check(prepared: Prepared) -> None:
     if bool(prepared.parts) == (prepared.reason is not None):
         raise ValueError(f"{len(prepared.parts)} parts, reason {prepared.reason!r}")
     digest = prepared.content_digest
-    if not (digest is None and prepared.reason) and not _DIGEST.fullmatch(digest or ""):
+    if not (digest is None and prepared.reason) and not DIGEST.fullmatch(digest or ""):
         raise ValueError(f"content_digest {digest!r}")
 
 
@@ -88,7 +89,7 @@ def _part(row: dict[str, Any], number: int, room: Views) -> Part:
     part = Part(
         **numbers,
         reason=_reason(row["reason"]),
-        detail=_text(row["detail"]),
+        detail=text_or_none(row["detail"]),
         values=_values(row["values"]),
     )
     part.flags = [str(Reason(flag)) for flag in row["flags"]]
@@ -109,8 +110,8 @@ def _values(values: dict[str, Any]) -> dict[str, float | None]:
     for name, value in values.items():
         if value is not None and type(value) not in (float, int):
             raise TypeError(f"{name} is {value!r}")
-        if value is not None and not (math.isfinite(value) and abs(value) < 1 << 31):
-            raise ValueError(f"{name} is {value}")
+        if value is not None:
+            check_number(name, value)
     return {name: None if values[name] is None else float(values[name]) for name in VALUES}
 
 
@@ -122,23 +123,6 @@ def _reason(value: Any) -> Reason | None:
     return Reason(value)
 
 
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
-
-
-def _well_formed(text: str | None, most: int | None = None) -> str | None:
-    """Text that may quote bytes which are none; at most so many letters."""
-    return None if text is None else text.encode("utf-8", "backslashreplace").decode()[:most]
-
-
-def _text(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r}, expected text")
-    if value is not None:
-        value.encode()  # raises where it is no text that can be written
-    return value
-
-
-def request_line(request: Any, config: Any) -> dict[str, Any]:
+def request_line(request: Request, config: InputConfig) -> dict[str, Any]:
     """A request as JSON can hold it."""
     return {"request": asdict(request), "config": asdict(config)}

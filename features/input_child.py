@@ -50,7 +50,6 @@ def prepared(request: Request, config: InputConfig, room: int, beside: Beside | 
             parts = prepare(request, config, views, beside)
         except Apart:
             assert beside is not None, "nobody else takes part"
-            beside.found = None
             parts = prepare(request, config, views)
         return Prepared(content_digest=digest, parts=parts)
     except Exception as error:  # nobody reads what is printed here: it becomes the clip's reason
@@ -98,7 +97,7 @@ def serve(requests: socket.socket, answers: Any) -> None:
             continue
         told = json.loads(line)
         request, config = Request(**told["request"]), InputConfig(**told["config"])
-        limit_cpu(config.timeout_s * 1.5 + 5)
+        limit_cpu(config.timeout_s)
         try:
             answer = (prepared_and_scanned if request.scan else prepared)(request, config, rooms[0])
         finally:

@@ -82,7 +82,8 @@ def prepare(
     if config.compat and not request.sound_only and not found.has_picture:
         raise Unscannable(Reason.NO_PICTURE, "no pictures, which compat expects of a clip with sound")
     if not found.sound.windows:
-        raise Unscannable(Reason.TOO_SHORT, f"a part takes {config.segment_s:g} s")
+        heard_s = found.sound.num_heard / found.sound.rate_hz if found.sound.rate_hz else 0.0
+        raise Unscannable(Reason.TOO_SHORT, f"{heard_s:.3f} s, a part takes {config.segment_s:g} s")
     return [
         _part(number, window, found, request, config, room)
         for number, window in enumerate(found.sound.windows)
@@ -127,7 +128,7 @@ def _parts_of(request: Request, config: InputConfig, limits: Limits) -> Callable
         request.path, start_s=request.start_s, end_s=request.end_s, limits=limits
     )
     # Decoders may give another rate than headers say: the length in seconds stays.
-    length_s = told / told_hz if told_hz else 0.0
+    length_s = told / told_hz
     if not partition(told, told_hz, part_s=config.segment_s, max_parts=config.max_parts):
         raise Unscannable(Reason.TOO_SHORT, f"{length_s:.3f} s, a part takes {config.segment_s:g} s")
 
@@ -188,7 +189,7 @@ def _waveform(
         normalise = request.sound_only or request.split == "train"
         quiet = peak < SILENT_PEAK if request.sound_only else peak <= SILENT_PEAK
         if normalise and quiet:
-            raise _Refused(Reason.SILENT, f"peak {peak:.3g}")
+            raise _Refused(Reason.SILENT, f"peak {peak:.3g}, expected {SILENT_PEAK:g} or more")
     elif peak <= SILENT_PEAK:
         raise _Refused(Reason.SILENT, f"peak {peak:.3g}, expected more than {SILENT_PEAK:g}")
     num, rate_hz = config.sequence.num_samples, config.sample_rate_hz

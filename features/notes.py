@@ -12,9 +12,9 @@ from typing import Any
 
 from curation.files import digest_of, sha256_file
 from curation.tasks import Task, read_record, write_sealed
+from curation.verdict import BY_MACHINE
 from features.index import ROWS_FILE
 from features.plan import ROW
-from features.rows import BY_MACHINE
 
 Stamp = list[int]  # size in bytes, time of the last change in ns
 _MAY_CHANGE = ("captions", "file")  # of a row that is carried over all the same

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from curation.tables import number
-from curation.verdict import Reason
 from features import index
 from features.prepared import VALUES, Part, Prepared
 from features.shard_file import Kind
 
 Row = dict[str, Any]
-# reasons that say more of the machine than of the clip: it may go better another time
-BY_MACHINE = frozenset((Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED))
 
 
 def index_row(inputs: Mapping[str, Any], prepared: Prepared, part: Part) -> Row:

@@ -176,7 +176,7 @@ def _child(work: _Work, answer: Connection) -> None:
     die_with(parent.pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the parent
     limit_itself(_MEMORY_BYTES)
-    limit_cpu(work.timeout_s * 1.5 + 5)
+    limit_cpu(work.timeout_s)
     try:
         said: dict[str, object] = {"files": [asdict(file) for file in _made(work)]}
     except errors.FoleyproofError as error:

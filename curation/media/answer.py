@@ -33,16 +33,18 @@ _TOGETHER = (
     (("audio_ms", "audio_item", "audio_bands"), 2),
 )
 _BOX = 8  # numbers: two boxes
+# why a clip may fail, by what a child says of it
+FAILED: frozenset[str | None] = frozenset((
+    Reason.NOT_MEDIA, Reason.DAMAGED, Reason.NO_STREAMS, Reason.TOO_LONG, Reason.TOO_LARGE,
+    Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED,
+))  # fmt: skip
 _REASONS: dict[str, frozenset[str | None]] = {
     "scanned": frozenset((None, Reason.PARTLY_DAMAGED)),
-    "failed": frozenset((
-        Reason.NOT_MEDIA, Reason.DAMAGED, Reason.NO_STREAMS, Reason.TOO_LONG, Reason.TOO_LARGE,
-        Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED,
-    )),
-}  # fmt: skip
-_DIGEST = re.compile("sha256:[0-9a-f]{64}")
+    "failed": FAILED,
+}
+DIGEST = re.compile("sha256:[0-9a-f]{64}")
 _MOST_HEADER_BYTES = 1 << 16
-_SAID = 500  # letters of what was wrong
+SAID = 500  # letters of what was wrong
 _MOST_BYTES = 1 << 30  # an hour of thumbnails is 30 MB
 
 
@@ -95,7 +97,7 @@ def write_answer(stream: BinaryIO, answer: Answer) -> None:
     header = {
         "status": answer.status,
         "reason": answer.reason,
-        "detail": _well_formed(answer.detail),
+        "detail": well_formed(answer.detail),
         "content_digest": answer.content_digest,
         "values": answer.values,
         "arrays": [[name, list(part.shape)] for name, part in parts.items()],
@@ -117,12 +119,12 @@ def read_answer(stream: Any) -> Answer:
     """
     line = stream.line(_MOST_HEADER_BYTES)
     try:
-        header = json.loads(line, parse_constant=_no_number)
+        header = json.loads(line, parse_constant=no_number)
         answer = Answer(
-            status=_text(header["status"]) or "",
-            reason=_text(header["reason"]),
-            detail=_text(header["detail"]),
-            content_digest=_text(header["content_digest"]),
+            status=text_or_none(header["status"]) or "",
+            reason=text_or_none(header["reason"]),
+            detail=text_or_none(header["detail"]),
+            content_digest=text_or_none(header["content_digest"]),
             values=_checked(header["values"]),
         )
         _check(answer)
@@ -131,14 +133,14 @@ def read_answer(stream: Any) -> Answer:
         for name, shape in shapes.items():
             answer.arrays[name] = _array(stream, name, shape)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise BadAnswer(f"{type(error).__name__}: {error}"[:_SAID]) from error
+        raise BadAnswer(f"{type(error).__name__}: {error}"[:SAID]) from error
     return answer
 
 
 def _check(answer: Answer) -> None:
     if answer.status not in _REASONS or answer.reason not in _REASONS[answer.status]:
         raise ValueError(f"status {answer.status!r}, reason {answer.reason!r}")
-    if answer.content_digest is not None and not _DIGEST.fullmatch(answer.content_digest):
+    if answer.content_digest is not None and not DIGEST.fullmatch(answer.content_digest):
         raise ValueError(f"content_digest {answer.content_digest!r}")
     if answer.status == "failed" and answer.values:
         raise ValueError("values of a clip that failed")
@@ -177,16 +179,18 @@ def _array(stream: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def _no_number(word: str) -> float:
+def no_number(word: str) -> float:
+    """For `json.loads`: raises where it says NaN or infinity."""
     raise ValueError(f"{word} is no number")
 
 
-def _well_formed(text: str | None) -> str | None:
-    """Text that may quote bytes which are none."""
-    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
+def well_formed(text: str | None, most: int | None = None) -> str | None:
+    """Text that may quote bytes which are none; at most so many letters."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()[:most]
 
 
-def _text(value: Any) -> str | None:
+def text_or_none(value: Any) -> str | None:
+    """A value that is text or null; raises TypeError or ValueError where it is neither."""
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{value!r}, expected text")
     if value is not None:
@@ -194,12 +198,18 @@ def _text(value: Any) -> str | None:
     return value
 
 
+def check_number(name: str, value: float) -> None:
+    """Raise ValueError where a number is not finite or far too large."""
+    if not (math.isfinite(value) and abs(value) < 1 << 31):
+        raise ValueError(f"{name} is {value}")
+
+
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if value is not None and type(value) not in VALUES[name]:
             raise TypeError(f"{name} is {value!r}")
         if isinstance(value, str):
-            _text(value)
-        elif value is not None and not (math.isfinite(value) and abs(value) < 1 << 31):
-            raise ValueError(f"{name} is {value}")
+            text_or_none(value)
+        elif value is not None:
+            check_number(name, value)
     return values

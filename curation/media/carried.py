@@ -10,10 +10,8 @@ from curation.errors import BadManifest
 from curation.files import sha256_file
 from curation.media.fingerprint import CLIPS, CONTENT, Contents, Row, read_part
 from curation.tasks import Task, part_folders, read_record
-from curation.verdict import Reason
+from curation.verdict import BY_MACHINE, Reason
 
-# What a machine was short of, it may have the next time: such a clip is tried again by each run.
-BY_MACHINE = frozenset((Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.DECODER_CRASHED))
 Notes = dict[str, list[Any]]  # of files: size, time of the last change in ns, digest
 
 

@@ -17,7 +17,6 @@ from curation.media.container import Limits, Unscannable, chosen_streams, opened
 from curation.media.facts import Facts, cut_of
 from curation.media.one_pass import Pass, PictureSink
 from curation.media.sound import SoundTrack
-from curation.media.spare import KNOWS_SPARE
 from curation.media.together import together
 from curation.verdict import Reason
 
@@ -91,15 +90,13 @@ def decode(
         run = Pass(container, video, audio, cut, limits, picture, track)
         if clock == "file":
             run.start_with_the_file()
-        if video is not None and pictures_fps and video.codec_context.name in KNOWS_SPARE:
-            run.leave_out_spare(pictures_fps)
+        run.leave_out_spare(pictures_fps)
         if beside is None:
             run.all_packets()
         else:
             other_track = SoundTrack(beside.sound, beside.rate_hz)
             other = Pass(container, *streams, cut, limits, beside.picture, other_track)
-            if streams[0] and beside.pictures_fps and streams[0].codec_context.name in KNOWS_SPARE:
-                other.leave_out_spare(beside.pictures_fps)
+            other.leave_out_spare(beside.pictures_fps)
             together(run, other)
             other_facts = other.facts()
             beside.found = None if other_facts is None else (other_facts, other_track)

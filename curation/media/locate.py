@@ -1,8 +1,8 @@
 """Clips and files: which file below a media folder is a clip's.
 
 A folder is walked once. A clip's file is the first that fits a pattern of its card, in the order of the
-patterns: at exactly that path below the folder; a name without folders also anywhere below it, and
-where several files have that name at the smallest path. Whatever no clip claims is unmatched.
+patterns: at exactly that path below the folder, else in any folder below it, and where several files
+end in that name at the smallest path. Whatever no clip claims is unmatched.
 """
 
 import os
@@ -31,7 +31,8 @@ class MediaFolder:
 
     root: Path
     media: dict[str, str]  # path as text to the path that the system knows
-    by_name: dict[str, list[str]]  # the last part of paths to all that end in it, the smallest first
+    # the last part of paths, and the last two, to all that end in them, the smallest first
+    by_name: dict[str, list[str]]
     not_media: int  # files with another suffix
 
     def real_path(self, path: str) -> str:
@@ -75,7 +76,9 @@ def media_folder(root: Path, *, without: Path | None = None) -> MediaFolder:
     media = dict(sorted(_texts(found).items()))
     by_name: dict[str, list[str]] = {}
     for path in media:
-        by_name.setdefault(path.rpartition("/")[2], []).append(path)
+        for parts in (1, 2):
+            if path.count("/") >= parts - 1:
+                by_name.setdefault(_end(path, parts), []).append(path)
     return MediaFolder(root=root, media=media, by_name=by_name, not_media=not_media)
 
 
@@ -207,8 +210,13 @@ def _find(name: str, folder: MediaFolder) -> str | None:
     if name in folder.media:
         return name
     # a name with folders is that of a file in such folders, wherever they lie
-    paths = folder.by_name.get(name.rpartition("/")[2], [])
+    paths = folder.by_name.get(_end(name, 2), [])
     return next((path for path in paths if path.endswith(f"/{name}") or "/" not in name), None)
+
+
+def _end(path: str, parts: int) -> str:
+    """Its last parts."""
+    return "/".join(path.split("/")[-parts:])
 
 
 def unmatched(folder: MediaFolder, located: Iterable[Located]) -> int:

@@ -4,13 +4,13 @@ Times that are missing, come again or leap are mended from one picture, or frame
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from curation.media.container import TELLS_DURATION, Limits, Unscannable
 from curation.media.facts import NEARLY_S, Cut, Facts
 from curation.media.sound import SoundTrack
-from curation.media.spare import SparePictures
+from curation.media.spare import KNOWS_SPARE, SparePictures
 from curation.verdict import Reason
 
 if TYPE_CHECKING:
@@ -63,8 +63,10 @@ class Pass:
         if cut.start_s is not None and video is None:
             self._start_clock(self._origin_s + cut.start_s)
 
-    def leave_out_spare(self, pictures_fps: int) -> None:
+    def leave_out_spare(self, pictures_fps: int | None) -> None:
         """Decode no pictures that are not shown at multiples of 1 / pictures_fps, where that can be."""
+        if self._video is None or not pictures_fps or self._video.codec_context.name not in KNOWS_SPARE:
+            return
         ends = (self._cut.start_s, self._cut.end_s)
         start_s, end_s = (None if end is None else self._origin_s + end - _LATE_S for end in ends)
         self._spare = SparePictures(self._video, pictures_fps, start_s, end_s)
@@ -247,7 +249,9 @@ class Pass:
             self._zero_s = self.track.zero_s
             return
         self._zero_s = zero_s
-        self.track.starts_at(zero_s, self._cut.length_s if length_s is None else length_s)
+        sound = nullcontext() if self._audio is None else self._until_enough(self._audio.index)
+        with sound:  # what was held goes on now, and may be enough
+            self.track.starts_at(zero_s, self._cut.length_s if length_s is None else length_s)
 
     def _check_pixels(self, frame: "av.VideoFrame") -> None:
         if frame.width * frame.height > self._limits.max_pixels:

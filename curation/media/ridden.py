@@ -20,7 +20,7 @@ from curation.catalog.record import dataset_folder
 from curation.catalog.store import scan_record
 from curation.files import fsync, remove, sha256_file
 from curation.media.answer import Answer
-from curation.media.carried import BY_MACHINE, Former, Notes, note, read_notes, write_notes
+from curation.media.carried import Former, Notes, note, read_notes, write_notes
 from curation.media.decoder import DecoderConfig
 from curation.media.fingerprint import (
     CLIPS,
@@ -33,6 +33,7 @@ from curation.media.fingerprint import (
 )
 from curation.media.scan import about, limits_of, rows_of
 from curation.tasks import RECORD, Task, Work, part_folders, read_record, run, write_sealed
+from curation.verdict import BY_MACHINE
 
 _CLIPS_EACH = 256  # of a part
 _AT_ONCE = 1 << 14  # rows of which more than their ids is held; some 20 KB each

@@ -21,7 +21,7 @@ from curation.files import sha256_file
 from curation.media import fingerprint
 from curation.media.answer import Answer
 from curation.media.audio_hash import AUDIO_VERSION
-from curation.media.carried import BY_MACHINE, Former, Lying, Notes, note, read_notes, write_notes
+from curation.media.carried import Former, Lying, Notes, note, read_notes, write_notes
 from curation.media.decoder import Decoder, DecoderConfig, decoding
 from curation.media.fingerprint import CLIPS, PartWriter, Row, fingerprint_folder, part_of, row_of
 from curation.media.locate import MediaFolder, as_text
@@ -39,7 +39,7 @@ from curation.tasks import (
     sealing,
     write_sealed,
 )
-from curation.verdict import Reason
+from curation.verdict import BY_MACHINE, Reason
 
 _MOST_TASKS = 64  # of a small dataset: enough to keep the cores of a machine busy …
 _FEWEST_CLIPS = 8  # … with this many clips each

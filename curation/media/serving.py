@@ -92,8 +92,9 @@ def limit_itself(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def limit_cpu(seconds: float) -> None:
-    """Let the system end this process after so many more seconds of work, should its parent not."""
+def limit_cpu(timeout_s: float) -> None:
+    """Let the system end this process, should its parent not: well after the time that a clip has."""
+    seconds = timeout_s * 1.5 + 5
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime + seconds) + 1
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)

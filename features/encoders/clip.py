@@ -10,6 +10,7 @@ feature is that of every one of the 77 positions, padding included, before pooli
 Shapes: B pictures or texts, H heads, L tokens, D width, T 77; pictures are CHW.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,14 @@ def open_clip_names(state_dict: Mapping[str, Tensor], module: "Clip") -> Mapping
     return as_open_clip(state_dict, module.state_dict()) if is_hugging_face(state_dict) else state_dict
 
 
+@functools.cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """MEAN and STD as (3, 1, 1) on a device."""
+    with torch.inference_mode(False):  # what is made in inference mode could not be used outside of it
+        mean, std = (torch.tensor(values).view(3, 1, 1).to(device) for values in (MEAN, STD))
+        return mean, std
+
+
 class Clip(nn.Module):
     """Pictures → (B, 1024), token ids → (B, 77, 1024), each feature of length 1."""
 
@@ -95,9 +104,7 @@ class Clip(nn.Module):
     @torch.no_grad()
     def prepare(self, frames_chw: Tensor) -> Tensor:
         """uint8 (…, 3, 384, 384) → normalised, in the precision of the network, on the same device."""
-        mean, std = (
-            torch.tensor(values, device=frames_chw.device).view(3, 1, 1) for values in (MEAN, STD)
-        )
+        mean, std = _statistics(frames_chw.device)
         frames = frames_chw.to(torch.float32).div_(255).sub_(mean).div_(std)
         return frames.to(self.visual.class_embedding.dtype)
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from features.encoders.linear import has_fused
+
 EPSILON = 1e-4  # of every magnitude-preserving normalisation
-_PACKED = (torch.float32, torch.bfloat16)
 # For how many rows weights are laid out. Always the same, as the order of sums depends on the layout:
 # were it that of the first call, the bytes of all later ones would depend on which came first.
 _ROWS = 1024
@@ -126,16 +127,7 @@ def _packs(rows: Tensor, matrix: Tensor) -> bool:
     return (
         rows.device.type == "cpu"
         and rows.dtype == matrix.dtype
-        and rows.dtype in _PACKED
         and not (torch.is_grad_enabled() and (rows.requires_grad or matrix.requires_grad))
         and not torch.is_autocast_enabled("cpu")
-        and bool(torch.backends.mkldnn.enabled)
-        and _has_packed_product(rows.dtype)
+        and has_fused(rows.dtype)
     )
-
-
-def _has_packed_product(dtype: torch.dtype) -> bool:
-    """Whether this build of PyTorch and this processor know it."""
-    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

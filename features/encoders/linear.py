@@ -7,11 +7,12 @@ GPU, plain operators give the same values. Everything here is for inference, wit
 Shapes: … any leading axes, I inputs, O outputs.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-_FUSED = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _QUICK = 1.702  # of QuickGELU: x · sigmoid(1.702 x)
 
 
@@ -50,8 +51,22 @@ def quick_gelu_mlp(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, to
     return to.add_(y.view(to.shape))
 
 
+def has_fused(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused products are there and on, and this processor knows them."""
+    return bool(torch.backends.mkldnn.enabled) and _knows(dtype)
+
+
+@functools.cache
+def _knows(dtype: torch.dtype) -> bool:
+    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
 def _is_fused(x: Tensor) -> bool:
-    return _FUSED and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    return x.device.type == "cpu" and has_fused(x.dtype)
 
 
 def _pointwise(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, name: str, algorithm: str) -> Tensor:

@@ -1,5 +1,8 @@
 """CLIP: transformers' CLIPModel and open_clip's own passes as oracles, both layouts, precision."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +129,25 @@ def test_without_fused_products_the_same_comes_out(
 ) -> None:
     frames, ids = random_frames(1), random_ids(2)
     fused = shallow.encode_image(frames), shallow.encode_text(ids)
-    monkeypatch.setattr(linear, "_FUSED", False)
+    monkeypatch.setattr(linear, "has_fused", lambda dtype: False)
     assert (shallow.encode_image(frames) - fused[0]).abs().max() < 1e-6
     assert (shallow.encode_text(ids) - fused[1]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_products_are_left_out_where_the_processor_lacks_them(dtype: torch.dtype) -> None:
+    """Of an older one, which oneDNN is told to be, in a process of its own."""
+    code = (
+        "import torch\n"
+        "from features.encoders.linear import linear\n"
+        f"x, w = torch.ones(4, 8, dtype={dtype}), torch.ones(3, 8, dtype={dtype})\n"
+        "print(float(linear(x, w, None).sum()))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    )  # fmt: skip
+    assert ran.stdout == "96.0\n", ran.stderr
 
 
 def test_the_layout_of_hugging_face_gives_the_same_network(state: dict[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -19,7 +20,9 @@ from torchvision.transforms import v2
 
 from curation.errors import UsageProblem
 from curation.files import digest_of
+from curation.media import headers
 from curation.media.container import Unscannable
+from curation.media.headers import sound_length
 from features.frames import FrameTaker
 from features.inputs import prepare
 from features.prepared import InputConfig, Part, Request
@@ -351,7 +354,7 @@ def test_compat_refuses_silence_only_where_the_reference_does(tmp_path: Path) ->
                 packet_out = packet
             packet_out.stream = streams[packet.stream_index]
             out.mux(packet_out)
-    assert refusal(quiet, compat, split="train") == ("silent", "peak 0")
+    assert refusal(quiet, compat, split="train") == ("silent", "peak 0, expected 1e-06 or more")
     assert not wave_of(part_of(quiet, compat, split="test")).any()
     assert refusal(quiet)[0] == "silent"
 
@@ -489,9 +492,9 @@ def test_parts_that_a_header_promised_in_vain_are_too_short(tmp_path: Path) -> N
     assert parts[0].flags == ["partly_damaged", "upsampled"]
 
 
-@pytest.mark.parametrize("name", ["x.mp3", "x.aac", "x.ogg", "x.flac", "x.m4a"])
+@pytest.mark.parametrize("name", ["x.mp3", "x.aac", "x.ogg", "x.flac", "x.m4a", "x.mkv", "x.flv"])
 def test_length_is_told_by_every_container(name: str, tmp_path: Path) -> None:
-    codec = {"mp3": "mp3", "aac": "aac", "ogg": "libopus", "flac": "flac", "m4a": "aac"}[name[2:]]
+    codec = {"mp3": "mp3", "ogg": "libopus", "flac": "flac"}.get(name[2:], "aac")
     rate_hz = 48000 if codec == "libopus" else 44100
     samples = "s16" if codec in ("flac", "libopus") else "fltp"
     path = make_media(
@@ -500,6 +503,56 @@ def test_length_is_told_by_every_container(name: str, tmp_path: Path) -> None:
     parts = parts_of(path, replace(SHORT, part_s=1.1), sound_only=True)
     assert [part.reason for part in parts] == [None] * 5
     assert 5.6 < parts[-1].end_sample / rate_hz < 5.8
+
+
+@pytest.mark.parametrize("name", ["x.mkv", "x.flv", "x.ts"])
+def test_packets_that_are_rounded_to_milliseconds_lose_no_part(name: str, tmp_path: Path) -> None:
+    path = make_media(tmp_path / name, video=None, audio="aac", seconds=8.15, rate_hz=44100)
+    rate_hz, told = sound_length(str(path))
+    assert 8.14 < told / rate_hz < 8.22
+    assert len(parts_of(path, replace(SHORT, part_s=8.1), sound_only=True)) == 1
+
+
+def test_sound_without_a_rate_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_media(tmp_path / "x.wav", seconds=1, **WAV)
+    plain = headers.chosen_streams
+
+    def without_rate(*given: Any) -> Any:
+        video, audio = plain(*given)
+        context = SimpleNamespace(rate=0)
+        return video, SimpleNamespace(codec_context=context, duration=audio.duration)
+
+    monkeypatch.setattr(headers, "chosen_streams", without_rate)
+    assert refusal(path, sound_only=True) == ("damaged", "its sound tells no rate")
+
+
+@pytest.mark.parametrize("peak", ["track", "none"])
+def test_pictures_that_come_after_all_sound_are_seen(peak: Any, tmp_path: Path) -> None:
+    """What waited for the first picture is more than enough at once, of sound alone."""
+    path = tmp_path / "x.mkv"
+    rate_hz = 16000
+    with av.open(str(path), "w", options={"max_interleave_delta": "1"}) as out:
+        pictures: Any = out.add_stream("ffv1", rate=25)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = out.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
+        wave = (noise(3, rate_hz) * 32767).astype(np.int16)
+        for begin in range(0, len(wave), 1600):
+            block = wave[None, begin : begin + 1600]
+            piece = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            piece.sample_rate, piece.time_base, piece.pts = rate_hz, Fraction(1, rate_hz), begin
+            out.mux(sound.encode(piece))
+        for number in range(75):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(pictures.encode(frame))
+        out.mux(pictures.encode(None))
+    with av.open(str(path)) as file:
+        kinds = [packet.stream.type for packet in file.demux() if packet.size]
+    assert kinds.index("video") > 15
+    part = part_of(path, replace(SHORT, peak=peak))
+    assert part.reason is None
+    assert part.clip_tchw is not None
+    assert "no_picture" not in part.flags
 
 
 def test_short_sound_of_a_sound_dataset_is_too_short(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_the_ways_of_the_product_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     mel = random_mel(44100, 40, 2)
     packed, _ = vae.encode(mel)
     with_gradient, _ = vae.encode(mel.clone().requires_grad_())
-    monkeypatch.setattr("features.encoders.convolution._has_packed_product", lambda dtype: False)
+    monkeypatch.setattr("features.encoders.convolution.has_fused", lambda dtype: False)
     ordinary, _ = vae.encode(mel)
     assert close(packed, ordinary, 1e-5)
     assert close(with_gradient.detach(), ordinary, 1e-5)

@@ -7,12 +7,12 @@
     ├── BadManifest                 1   a built file cannot be read
     ├── BadWeights                  1   a checkpoint does not fit its network
     │   └── WrongWeights           13   a file of weights is not the one it should be
-    ├── NotWritable                 1   a file or folder of the manifests is in the way or read-only
+    ├── NotWritable                 1   a file or folder that is written is in the way or read-only
     ├── ManifestChanged            13   bytes differ from what a completion record or certificate says
-    ├── ConfigDiffers              12   the options differ from those of the manifest being replaced
+    ├── ConfigDiffers              12   options or manifest differ from those a result was made with
     ├── RemoteRefuses              15   a server will not give a file, or not now
     ├── TransferFailed              1   a file could not be fetched, however often it was tried
-    ├── Locked                     11   another process works on the same manifests
+    ├── Locked                     11   another process works in the same folder
     ├── WorkerLost                  1   a process that did a part of the work died
     └── NoSpace                    14   the disk is full
 
@@ -56,7 +56,7 @@ class WrongWeights(BadWeights):
 
 
 class NotWritable(FoleyproofError):
-    """The system refuses a file or folder: permissions, a read-only disk, a file in its place."""
+    """The system refuses a file or folder that is written: permissions, a file in its place."""
 
 
 class ManifestChanged(FoleyproofError):
@@ -66,7 +66,7 @@ class ManifestChanged(FoleyproofError):
 
 
 class ConfigDiffers(FoleyproofError):
-    """A clean manifest of that name exists and was made with other options."""
+    """A clean manifest or a folder of shards is there and was made with other options or rows."""
 
     exit_code = 12
 
@@ -82,7 +82,7 @@ class TransferFailed(FoleyproofError):
 
 
 class Locked(FoleyproofError):
-    """Another process holds the lock of this manifests folder."""
+    """Another process holds the lock of this folder, or of this part of a stage."""
 
     exit_code = 11
 

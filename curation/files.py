@@ -82,6 +82,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             yield temporary
             for path in temporary.iterdir():
                 fsync(path)
+            fsync(temporary)
             if target.exists():
                 os.replace(target, former)
             os.replace(temporary, target)
@@ -164,7 +165,7 @@ def says_full(error: Exception) -> bool:
 
 def _no_space(place: Path) -> NoSpace:
     return NoSpace(
-        f"{place}: no space left on the disk; nothing was half written — "
+        f"{place}: no space left on the disk; nothing was half written, expected room for it — "
         "free some space and run the same command again"
     )
 
@@ -195,8 +196,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Locked(
-                f"{folder}: another process is working on these manifests — "
-                "wait until it ends and run the same command again, or use another --manifests"
+                f"{folder}: another process is working on these manifests, expected to be the only one "
+                "— wait until it ends and run the same command again, or use another --manifests"
             ) from error
         sweep(folder)
         yield

@@ -3,12 +3,14 @@
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from curation.ray_engine import Engine
     from curation.tasks import Share
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -177,15 +179,24 @@ address = click.option(
 )
 
 
-def check_engine(engine: str, address: str | None) -> None:
-    """Raise UsageProblem where there is the address of a cluster that nobody works on."""
-    if address is not None and engine != "ray":
+def connected(engine: str, address: str | None) -> AbstractContextManager["Engine | None"]:
+    """The cluster that works, connected to on entering; None where processes of this machine do.
+
+    Raises:
+        UsageProblem: there is the address of a cluster that nobody works on; at once.
+    """
+    if engine == "ray":
+        from curation.ray_engine import cluster
+
+        return cluster(address)
+    if address is not None:
         from curation.errors import UsageProblem
 
         raise UsageProblem(
             f"--address {address} with --engine {engine}: expected it with --engine ray — add that, or "
             "leave --address out"
         )
+    return nullcontext()
 
 
 yes = click.option("--yes", is_flag=True, help="Fetch without asking.")

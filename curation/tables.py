@@ -59,6 +59,14 @@ def number(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def size_text(num_bytes: int) -> str:
+    """A number of bytes for people, in the unit that fits: "1.2 GB", "1 byte"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:,.1f} {unit}"
+    return number(num_bytes, "byte")
+
+
 def printable(text: str) -> str:
     """`text` without what would end the line or move the cursor: ids are somebody else's."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

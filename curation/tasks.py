@@ -92,7 +92,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         sizes = {name: entry["bytes"] for name, entry in record["outputs"].items()}
         if any((folder / name).stat().st_size != size for name, size in sizes.items()):
             return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return record
 
@@ -267,8 +267,8 @@ def still_busy(stage: Path, busy: Sequence[Task]) -> None:
     """Raise Locked where another process has not finished these tasks by now."""
     if left := [task for task in busy if not is_done(stage, task)]:
         raise Locked(
-            f"{stage}: another process works on {len(left)} of its parts ({left[0].name}, …) — wait "
-            "until it ends and run the same command again"
+            f"{stage}: another process works on {len(left)} of its parts ({left[0].name}, …), expected "
+            "all to be done — wait until it ends and run the same command again"
         )
 
 

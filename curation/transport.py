@@ -129,8 +129,8 @@ class Transport:
         failures, furthest, host = 0, size_of(part), _host(url)
         if host in self._closed:
             raise RemoteRefuses(
-                f"{url}: not asked for, as {host} answered {self._closed[host]} before — run the same "
-                "command again later; it continues where it stopped"
+                f"{url}: not asked for, as {host} answered {self._closed[host]} before, expected the "
+                "file — run the same command again later; it continues where it stopped"
             )
         while True:
             try:
@@ -138,8 +138,8 @@ class Transport:
             except _Later as error:
                 self._closed[host] = error.said
                 raise RemoteRefuses(
-                    f"{url}: {error.said}, asks to wait {error.wait_s / 60:.0f} minutes — run the same "
-                    "command again then"
+                    f"{url}: {error.said}, asks to wait {error.wait_s / 60:.0f} minutes, expected the "
+                    "file — run the same command again then"
                 ) from error
             except _Broken as error:
                 failures = 1 if size_of(part) > furthest else failures + 1
@@ -149,8 +149,8 @@ class Transport:
                     if error.refused:
                         self._closed[host] = str(error)
                     raise kind(
-                        f"{url}: {error}, {self.attempts} times — run the same command again later; "
-                        "it continues where it stopped"
+                        f"{url}: {error}, {self.attempts} times, expected the file — run the same "
+                        "command again later; it continues where it stopped"
                     ) from error
                 wait_s = self.backoff_s * 2 ** (failures - 1)
                 if error.wait_s and error.wait_s > wait_s:
@@ -260,7 +260,10 @@ class Transport:
                 place = self._redirected(place, response.getheader("Location"))
             finally:
                 connection.close()
-        raise TransferFailed(f"{url}: more than {_MAX_REDIRECTS} redirects — get the file by hand")
+        raise TransferFailed(
+            f"{url}: more than {_MAX_REDIRECTS} redirects, expected the file — get it by hand, and use "
+            f"{self.by_hand}"
+        )
 
     def _ask(
         self, connection: http.client.HTTPConnection, method: str, url: str, headers: dict[str, str]

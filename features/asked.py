@@ -8,7 +8,6 @@ from typing import Literal
 
 from curation.errors import UsageProblem
 from curation.ray_engine import Engine
-from curation.tasks import ALL, Share
 from features.job import Job
 from features.prepared import InputConfig
 from features.remote import decoders_of
@@ -31,7 +30,6 @@ class Asked:
     workers: int | None
     threads: int
     decoders: int | None
-    share: Share = ALL
 
 
 def job_of(asked: Asked, devices: Sequence[str], engine: Engine | None = None) -> Job:

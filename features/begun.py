@@ -1,6 +1,8 @@
 """What a folder of shards was begun with: `extract.json`, written first, and refused to be another."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.errors import ConfigDiffers
-from curation.files import digest_of, disk_space, remove
+from curation.files import disk_space, remove
 from curation.tasks import part_folders, write_sealed
 from features import index
 from features.plan import Plan
@@ -19,36 +21,64 @@ _MOST_LINES = 6  # of differences in a message
 _CLIP = ("dataset", "clip_id")
 
 
-def document_of(plan: Plan) -> dict[str, Any]:
-    """What `extract.json` says, but for its digest."""
-    return {
+Differing = Callable[[Mapping[str, Any]], list[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What shards are made from, and with which options."""
+
+    document: dict[str, Any]  # what `extract.json` says, but for its digest
+    source: str  # what they are made from, for people: "manifest"
+    differing: Differing  # what a former document says otherwise of it, a line each
+
+
+def of_plan(out: Path, plan: Plan) -> Origin:
+    """Of an extraction."""
+    document = {
         "format": FORMAT,
         "about": plan.about,
         "certificate": plan.certificate,
         "manifest": {"name": plan.manifest.name, "sha256": plan.manifest.digest},
         "tasks": {index.CLIPS: len(plan.clip_tasks)},
     }
+    return Origin(document=document, source="manifest", differing=partial(_of_manifests, out, plan=plan))
 
 
 def check(out: Path, plan: Plan) -> None:
-    """Raise ConfigDiffers where a folder was begun with other options, or with another manifest."""
+    """As `check_origin`, of an extraction."""
+    check_origin(out, of_plan(out, plan))
+
+
+def check_origin(out: Path, origin: Origin) -> None:
+    """Raise ConfigDiffers where a folder was begun with other options, or from something else."""
     if not (out / index.EXTRACT_FILE).is_file():
         return
-    former, wanted = index.read_extract(out), document_of(plan)
-    if former["digest"] == digest_of(wanted):
+    former = index.read_extract(out)
+    was, wanted = _compared(former), _compared(origin.document)
+    if was == wanted:
         return
-    lines = _differing(former.get("about", {}), wanted["about"])
-    options = bool(lines)
-    if former.get("manifest") != wanted["manifest"] or former.get("certificate") != plan.certificate:
-        lines += _of_manifests(out, former, plan)
+    lines = _differing(was.get("about", {}), wanted["about"])
+    what, other = ("options", "other") if lines else (origin.source, "another")
+    lines += origin.differing(former)
     raise ConfigDiffers(
-        f"{out}: was begun with {'other options' if options else 'another manifest'} "
-        f"({'; '.join(lines[:_MOST_LINES]) or 'format'}), expected the same to continue — give "
-        f"{'those options' if options else 'that manifest'} again, or another --out"
+        f"{out}: was begun with {other} {what} ({'; '.join(lines[:_MOST_LINES]) or 'format'}), expected "
+        f"the same to continue — give the same {what} again, or another --out"
     )
 
 
+def _compared(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same to continue: a manifest may be called otherwise, or lie elsewhere."""
+    manifest = {"sha256": document.get("manifest", {}).get("sha256")}
+    return {**document, "manifest": manifest, "digest": None}
+
+
 def begin(out: Path, plan: Plan, *, changes: bool) -> None:
+    """As `begin_origin`, of an extraction."""
+    begin_origin(out, of_plan(out, plan), changes=changes)
+
+
+def begin_origin(out: Path, origin: Origin, *, changes: bool) -> None:
     """Say what is made in a folder; where tasks are to be done, it is sealed no more.
 
     Other machines may be at its tasks, whose files are theirs: no folder of a task is looked into.
@@ -60,9 +90,9 @@ def begin(out: Path, plan: Plan, *, changes: bool) -> None:
     with disk_space(out):
         out.mkdir(parents=True, exist_ok=True)
     with alone(out, option="--out", patience_s=PATIENCE_S):
-        check(out, plan)
+        check_origin(out, origin)
         if not (out / index.EXTRACT_FILE).is_file():
-            write_sealed(out / index.EXTRACT_FILE, document_of(plan))
+            write_sealed(out / index.EXTRACT_FILE, origin.document)
         if changes:
             with disk_space(out):
                 remove(out / index.SHARDS_FILE)
@@ -101,6 +131,9 @@ def _of_clips(manifest: pa.Table, clips: pa.Table) -> pa.Table:
 
 def _of_manifests(out: Path, former: Mapping[str, Any], plan: Plan) -> list[str]:
     """What the manifest says otherwise of the clips that are done, else that its bytes differ."""
+    then, now = former.get("manifest", {}), plan.manifest
+    if (then.get("sha256"), former.get("certificate")) == (now.digest, plan.certificate):
+        return []
     folders = part_folders(out / index.CLIPS)
     rows = [index.ROWS.empty_table()]
     rejects = [index.REJECTS.empty_table()]
@@ -112,7 +145,6 @@ def _of_manifests(out: Path, former: Mapping[str, Any], plan: Plan) -> list[str]
         tried = pa.concat_tables([done.select(_CLIP), failed.select(_CLIP)]).group_by(list(_CLIP))
         manifest = _of_clips(manifest, tried.aggregate([]))
     lines = index.differences(done, failed, former.get("certificate"), manifest, plan.certificate)
-    then, now = former.get("manifest", {}), plan.manifest
     if not lines:
         lines = [
             f"{then.get('name')} {str(then.get('sha256'))[:12]}…, now {now.name} {now.digest[:12]}…"

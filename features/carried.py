@@ -5,6 +5,7 @@ clip, such as a timeout, is not carried over: it may go better now. Nor are rows
 those that were written.
 """
 
+import contextlib
 import zlib
 from collections.abc import Mapping
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from curation.errors import ManifestChanged
@@ -34,12 +36,13 @@ class Former:
         self._rejects: dict[tuple[str, str], list[Row]] = {}
         self._headers: dict[str, Header] = {}
         if folder is not None:
-            for name, schema, found in (
-                (index.ROWS_FILE, index.ROWS, self._rows),
-                (index.REJECTS_FILE, index.REJECTS, self._rejects),
-            ):
-                for row in index.read_table(folder / name, schema).to_pylist():
-                    found.setdefault((row["dataset"], row["clip_id"]), []).append(row)
+            with contextlib.suppress(ManifestChanged):  # damaged: what is not found is decoded again
+                self._take(index.read_table(folder / index.ROWS_FILE, index.ROWS), self._rows)
+                self._take(index.read_table(folder / index.REJECTS_FILE, index.REJECTS), self._rejects)
+
+    def _take(self, table: pa.Table, to: dict[tuple[str, str], list[Row]]) -> None:
+        for row in table.to_pylist():
+            to.setdefault((row["dataset"], row["clip_id"]), []).append(row)
 
     def find(self, inputs: Mapping[str, Any]) -> tuple[list[Entry], list[Row]] | None:
         """The rows and the rejects of a clip; None where it must be decoded.

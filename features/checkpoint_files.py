@@ -16,8 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from curation.errors import WrongWeights
+from curation.errors import BadWeights, WrongWeights
 from curation.files import canonical_json, replacing
+from curation.tables import size_text
 from features.checkpoint_kind import kind_of
 
 METADATA_KEY = "foleyproof"  # the only one: safetensors writes several in random order
@@ -28,6 +29,8 @@ _UNREADABLE = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, AssertionError,
     ArithmeticError, MemoryError, OSError, struct.error,
 )  # fmt: skip
+# what PyTorch and safetensors say where memory is short
+_NO_MEMORY = re.compile(r"tried to allocate (\d+) bytes|[Cc]annot allocate memory")
 
 
 def read_tensors(path: Path, *, inside: str | None = None) -> dict[str, torch.Tensor]:
@@ -39,6 +42,7 @@ def read_tensors(path: Path, *, inside: str | None = None) -> dict[str, torch.Te
     Raises:
         WrongWeights: truncated, damaged, no checkpoint at all; it asks to run code, or holds other
             things than tensors.
+        BadWeights: there is too little memory for it.
     """
     kind = kind_of(path)
     if kind == "safetensors":
@@ -81,16 +85,30 @@ def _unpickle(path: Path, *, mapped: bool) -> object:
             "the file from where it was published, or as safetensors"
         ) from error
     except _UNREADABLE as error:
-        raise _damaged(path, _reason(error)) from error
+        raise _short_of_memory(path, error) or _damaged(path, _reason(error)) from error
     return found
+
+
+def _short_of_memory(path: Path, error: Exception) -> BadWeights | None:
+    """Of a file that did not fit into memory; None where damaged bytes asked for more than it has."""
+    size, said = path.stat().st_size, _NO_MEMORY.search(str(error))
+    if said is None and not isinstance(error, MemoryError):
+        return None
+    wanted = int(said[1]) if said and said[1] else size
+    if wanted > size:
+        return None
+    return BadWeights(
+        f"{path}: {size_text(wanted)} of it did not fit into memory, expected so much to be free — end "
+        "other programs, or read it on a machine with more memory"
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise _damaged(path, _reason(error)) from error
+    except (SafetensorError, MemoryError) as error:
+        raise _short_of_memory(path, error) or _damaged(path, _reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
@@ -118,7 +136,8 @@ def write_safetensors(
         place, size = tensor.untyped_storage().data_ptr(), tensor.numel() * tensor.element_size()
         # safetensors wants each tensor in memory of its own: views and tied ones are copied
         alone = place not in seen and size == tensor.untyped_storage().nbytes()
-        given[name] = tensor if alone and tensor.is_contiguous() else tensor.contiguous().clone()
+        whole = alone and tensor.is_contiguous()
+        given[name] = tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
         seen.add(place)
     with replacing(target) as temporary:
         save_file(given, temporary, metadata={METADATA_KEY: canonical_json(dict(about))})

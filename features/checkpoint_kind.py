@@ -11,6 +11,7 @@ from curation.errors import WrongWeights
 from curation.files import disk_space
 
 _HEAD_BYTES = 512
+_PICKLE = re.compile(rb"\x80[\x02-\x05][^\0]")  # its version, and an instruction, of which none is 0
 _LFS = b"version https://git-lfs"
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|body)", re.IGNORECASE)
 
@@ -24,14 +25,15 @@ def kind_of(path: Path) -> str:
     with disk_space(path), path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
         size = path.stat().st_size
+    # First, since the length of a header may begin with the bytes of a pickle: 640 is 80 02.
+    length = int.from_bytes(head[:8], "little") if head[8:9] == b"{" else None
+    if length is not None and length + 8 <= size:
+        return "safetensors"
     if head.startswith(b"PK\x03\x04"):
         return "zip"
-    if head.startswith(b"\x80") and head[1:2] <= b"\x05":
+    if _PICKLE.match(head):
         return "pickle"
-    if head[8:9] == b"{":
-        length = int.from_bytes(head[:8], "little")
-        if length + 8 <= size:
-            return "safetensors"
+    if length is not None:
         raise WrongWeights(
             f"{path}: {size:,} bytes that begin as safetensors with a header of {length:,} bytes, "
             "expected a header within the file: it is truncated or damaged — get it again"

@@ -96,7 +96,7 @@ class Digests:
             return {str(key): Note(**note) for key, note in found.items()}
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise BadWeights(
                 f"{self._file}: cannot be read ({error}), expected notes about the files of weights — "
                 "remove it; the files are then hashed again"

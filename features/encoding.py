@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from curation.errors import BadWeights, FoleyproofError
+from curation.errors import BadWeights, FoleyproofError, WrongWeights
 from curation.media.locate import as_text
 from curation.verdict import Reason
 from features import index
@@ -43,6 +43,7 @@ class TaskEncoder:
     def __init__(self, job: Job, tell: Tell = lambda effort: None) -> None:
         self.job, self.tell = job, tell
         self._suite: Suite | None = None
+        self._asked: dict[str, str] = {}  # what the shards will say of the encoders
         self.sizes: dict[Kind, int] = {"av": job.video_batch, "audio": job.audio_batch}
         self.buffers = Buffers(self.sizes)
 
@@ -57,6 +58,11 @@ class TaskEncoder:
                 device=job.device,
                 precision=job.precision,
             )
+        if self._suite.identity != self._asked:
+            raise WrongWeights(
+                f"{self.job.weights.folder}: holds other weights ({self._suite.identity}), expected "
+                f"those that this run began with ({self._asked}) — put them back, or give another --out"
+            )
         return self._suite
 
     def work(self, request: dict[str, Any], folder: Path) -> Facts:
@@ -68,8 +74,10 @@ class TaskEncoder:
 
         Raises:
             FoleyproofError: the device has too little memory for a batch.
+            WrongWeights: files of weights were changed after the run began.
             BadWeights: the feature of a caption is not finite.
         """
+        self._asked = request["about"]["encoders"]
         torch.set_num_threads(self.job.threads)  # of the present thread alone; it decides the last bits
         work = self._texts if "captions" in request else self._clips
         try:

@@ -23,7 +23,7 @@ from typing import Any
 from curation.errors import ConfigDiffers, NoSpace, UsageProblem
 from curation.progress import note
 from curation.ray_engine import Engine
-from curation.tables import number
+from curation.tables import number, size_text
 from curation.tasks import ALL, Share, Task, Work, is_done, read_record, run, sealing, still_busy
 from features import begun, index
 from features.job import Effort, Facts, Job
@@ -99,7 +99,7 @@ class Extraction:
         self.effort = Effort()
         self.devices: LocalDevices | None = None  # while it runs on this machine
         self._label, self._done, self._total = "", 0, 0
-        self._known_current: dict[int, bool] = {}
+        self._current: set[int] = set()  # tasks over clips whose files are known to be as they were
 
     # ---- what there is to do ----------------------------------------------------------------------
 
@@ -114,14 +114,15 @@ class Extraction:
         ]
 
     def _is_current(self, task: Task) -> bool:
-        """As `Notes.is_current`; files are looked at once a run."""
+        """As `Notes.is_current`; the files of a task that is are looked at once a run."""
         with self._lock:
-            known = self._known_current.get(task.index)
-        if known is None:
-            known = self._notes.is_current(task)
-            with self._lock:
-                self._known_current[task.index] = known
-        return known
+            if task.index in self._current:
+                return True
+        if not self._notes.is_current(task):
+            return False
+        with self._lock:
+            self._current.add(task.index)
+        return True
 
     def need(self, texts: Sequence[Task], clips: Sequence[Task]) -> Need:
         """Room that these tasks take on the disk, beside what lies there."""
@@ -188,13 +189,12 @@ class Extraction:
         self.check_room(self.need(texts, clips))
         begun.begin(self.out, self.plan, changes=bool(texts or clips))
         workers = 0
-        busy: list[Task] = []
         if texts or clips:
             prepare(self.job.weights, self.job.sample_rate_hz, progress=self._hashing)
             with self._devices(machines) as (worker, workers):
-                busy = self._stages(worker, workers, machines.share, texts, clips)
-        still_busy(self._clips, [task for task in busy if task in clips])
-        still_busy(self._text, [task for task in busy if task in texts])
+                busy_texts, busy_clips = self._stages(worker, workers, machines.share, texts, clips)
+            still_busy(self._clips, busy_clips)
+            still_busy(self._text, busy_texts)
         mine = [task for task in self.plan.clip_tasks if machines.share.has(task)]
         return Extracted(
             counts=self._counts(),
@@ -214,15 +214,18 @@ class Extraction:
         share: Share,
         texts: list[Task],
         clips: list[Task],
-    ) -> list[Task]:
-        """Captions first: the encoder of text is one of those that the clips need."""
+    ) -> tuple[list[Task], list[Task]]:
+        """Captions first: the encoder of text is one of those that the clips need.
+
+        Returns those tasks over captions, and over clips, that other processes work on.
+        """
         self._begin_stage("captions", sum(len(task.inputs["captions"]) for task in texts))
-        busy = run(
+        busy_texts = run(
             self._text, self.plan.text_tasks, self._texts_by(worker), workers=workers, share=share
         )
         files = sum(path is not None for task in clips for path in self.plan.paths(task))
         self._begin_stage("clips", files)
-        return busy + run(
+        busy_clips = run(
             self._clips,
             self.plan.clip_tasks,
             self._clips_by(worker),
@@ -230,6 +233,7 @@ class Extraction:
             share=share,
             is_current=self._is_current,
         )
+        return busy_texts, busy_clips
 
     def _begin_stage(self, label: str, total: int) -> None:
         with self._lock:
@@ -325,14 +329,6 @@ def free_bytes(place: Path) -> int:
     while not place.is_dir():
         place = place.parent
     return shutil.disk_usage(place).free
-
-
-def size_text(num_bytes: int) -> str:
-    """A number of bytes for people, in the unit that fits."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return number(num_bytes, "byte")
 
 
 def waits(effort: Effort) -> str:

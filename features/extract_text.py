@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from curation.tables import number, render
+from curation.tables import number, render, size_text
 from features.extract import Extracted, waits
 from features.plan import Need, Plan
 from features.riding import Arrived
@@ -76,8 +76,8 @@ def plan_text(plan: Plan, workers: str, left: tuple[int, int], need: Need, free:
         f"{number(len(plan.captions), 'caption')} and {left[1]} of {len(plan.clip_tasks)} over clips "
         f"are to be done, by {workers}"
     )
-    most = f", {megabytes(need.at_most)} at most" if need.at_most > need.expected else ""
-    room = f"room: {megabytes(need.expected)} expected{most}; {megabytes(free)} are free"
+    most = f", {size_text(need.at_most)} at most" if need.at_most > need.expected else ""
+    room = f"room: {size_text(need.expected)} expected{most}; {size_text(free)} are free"
     return "\n".join([datasets_text(plan), "", *about_lines(plan), tasks, room])
 
 
@@ -158,7 +158,7 @@ def summary(plan: Plan, extracted: Extracted) -> str:
     )
     if extracted.sealed is not None:
         sealed = extracted.sealed
-        line += f"; {megabytes(sealed.shard_bytes)} in {number(sealed.shards, 'shard')}"
+        line += f"; {size_text(sealed.shard_bytes)} in {number(sealed.shards, 'shard')}"
     return f"{line}; {files_sentence(plan)}"
 
 
@@ -177,8 +177,3 @@ def extracted_json(plan: Plan, extracted: Extracted) -> dict[str, Any]:
             "workers": extracted.workers,
         },
     }
-
-
-def megabytes(size: int) -> str:
-    """A number of bytes for people."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

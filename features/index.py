@@ -6,6 +6,7 @@ tasks, where captions have become numbers of rows of the text shards. Equal cont
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,21 +118,31 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = No
     Raises:
         ManifestChanged: it is missing, unreadable, or of other columns.
     """
+    again = advice(path)
     try:
-        found = pq.read_schema(path).remove_metadata()
-        if found != schema:
-            names = dict.fromkeys((*found.names, *schema.names))
-            differing = [name for name in names if _type(found, name) != _type(schema, name)]
-            raise ManifestChanged(
-                f"{path}: its columns differ in {', '.join(differing) or 'their order'}, expected those "
-                f"of {FORMAT} — run: features seal"
-            )
-        return pq.read_table(path, columns=None if columns is None else list(columns))
+        with pq.ParquetFile(path) as file:
+            found = file.schema_arrow.remove_metadata()
+            if found != schema:
+                names = dict.fromkeys((*found.names, *schema.names))
+                differing = [name for name in names if _type(found, name) != _type(schema, name)]
+                raise ManifestChanged(
+                    f"{path}: its columns differ in {', '.join(differing) or 'their order'}, expected "
+                    f"those of {FORMAT} — {again}"
+                )
+            return file.read(columns=None if columns is None else list(columns))
     except (OSError, pa.ArrowException) as error:
         raise ManifestChanged(
-            f"{path}: cannot be read ({str(error).splitlines()[0]}), expected a table that seal "
-            "writes — run: features seal"
+            f"{path}: cannot be read ({str(error).splitlines()[0]}), expected the table that was "
+            f"written there — {again}"
         ) from error
+
+
+def advice(path: Path) -> str:
+    """What makes a file anew: its task done again, or, beside the shards, sealing."""
+    place = shlex.quote(str(path.parent))
+    if path.parent.parent.name in (CLIPS, TEXT) and "-of-" in path.parent.name:
+        return f"run: rm -r {place} and the same extract or import again"
+    return f"run: features seal {place}"
 
 
 def _type(schema: pa.Schema, name: str) -> pa.DataType | str:
@@ -150,7 +161,7 @@ def read_extract(out: Path) -> dict[str, Any]:
         out / EXTRACT_FILE,
         missing=f"{out}: holds no {EXTRACT_FILE}, expected a folder that extract or import wrote — run: "
         "features extract --sr 44100",
-        again="run extract with another --out",
+        again="remove it and run the same extract or import again, which does no task twice",
     )
 
 
@@ -161,13 +172,14 @@ def read_sealed(out: Path) -> dict[str, Any]:
         UsageProblem: the folder is not sealed, or holds no shards.
         ManifestChanged: the file is not what seal wrote, or of another format version.
     """
+    again = advice(out / SHARDS_FILE)
     begun = (out / EXTRACT_FILE).is_file() or (out / CLIPS).is_dir()
     document = _read_document(
         out / SHARDS_FILE,
-        missing=f"{out}: is not sealed, expected {SHARDS_FILE} — run: features seal {out}"
+        missing=f"{out}: is not sealed, expected {SHARDS_FILE} — {again}"
         if begun
         else f"{out}: holds no shards, expected {SHARDS_FILE} — run: features extract --sr 44100",
-        again=f"run: features seal {out}",
+        again=again,
     )
     return document
 
@@ -177,7 +189,7 @@ def _read_document(path: Path, *, missing: str, again: str) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageProblem(missing) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ManifestChanged(f"{path}: cannot be read ({error}), expected JSON — {again}") from error
     version = document.get("format") if isinstance(document, dict) else None
     if version != FORMAT:

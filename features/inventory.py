@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.tables import Cell, number, render
+from curation.tables import Cell, number, render, size_text
 from features import index
-from features.extract import size_text
+from features.recorded import sealed_file, sealed_table
 from features.shard_file import ITEM_BYTES, columns_of, spec_of
-from features.statistics import Group, Sums, read_groups, total
+from features.statistics import Group, Sums, normalising, read_groups, total
 
 
 def inventory(out: Path) -> dict[str, Any]:
@@ -23,12 +23,10 @@ def inventory(out: Path) -> dict[str, Any]:
     """
     sealed = index.read_sealed(out)
     spec = spec_of(sealed["about"])
-    table = index.read_table(
-        out / index.INDEX_FILE,
-        index.INDEX,
-        ["dataset", "clip_id", "split", "has_video", "text_index", "flags"],
-    )
-    rejects = index.read_table(out / index.REJECTS_FILE, index.REJECTS, ["reason"])
+    columns = ["dataset", "clip_id", "split", "has_video", "text_index", "flags"]
+    table = sealed_table(out, sealed, index.INDEX_FILE, columns)
+    rejects = sealed_table(out, sealed, index.REJECTS_FILE, ["reason"])
+    groups = read_groups(sealed_file(out, sealed, index.STATISTICS_FILE))
     totals = sealed["totals"]
     row_s = spec.num_samples / spec.sample_rate_hz
     return {
@@ -45,7 +43,7 @@ def inventory(out: Path) -> dict[str, Any]:
         "column_bytes": _column_bytes(sealed),
         "flags": _counted(table.column("flags").combine_chunks().flatten()),
         "rejects": _counted(rejects.column("reason")),
-        "statistics": _statistics(read_groups(out / index.STATISTICS_FILE), spec.audio.latent_channels),
+        "statistics": _statistics(groups, spec.audio.latent_channels),
     }
 
 
@@ -83,9 +81,9 @@ def _counted(values: Any) -> dict[str, int]:
 
 def _statistics(groups: dict[Group, Sums], channels: int) -> dict[str, Any]:
     """Mean and std per channel of the posterior means and of samples, over what normalises latents."""
-    video = {group: sums for group, sums in groups.items() if group.kind == "av"}
-    whole = total(video or groups, channels)
-    found: dict[str, Any] = {"over": "av" if video else "all", "rows": whole.rows}
+    over, chosen = normalising(groups)
+    whole = total(chosen, channels)
+    found: dict[str, Any] = {"over": over, "rows": whole.rows}
     for name, pair in (("means", whole.of_means()), ("samples", whole.of_samples())):
         mean, std = ([None if math.isnan(x) else x for x in values.tolist()] for values in pair)
         found[name] = {"mean": mean, "std": std}

@@ -1,12 +1,12 @@
 """Which file is whose: clips of a manifest and the files below media folders."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curation.errors import BadMetadata, UsageProblem
+from curation.media.lists import below, read_list
 from curation.media.locate import (
     MEDIA_SUFFIXES,
     Located,
@@ -20,11 +20,9 @@ from curation.media.locate import (
 )
 from features.source import DatasetCard, Manifest
 
-SOUND_SUFFIXES = frozenset((
-    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".eac3", ".flac", ".m4a",
-    ".m4b", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".tta", ".w64", ".wav", ".weba",
-    ".wma", ".wv",
-))  # fmt: skip
+_OPTION = "--media-list"
+_COLUMNS = ("file", "id", "dataset")
+Names = dict[tuple[str | None, str], str]  # the file of a clip, by its dataset, None for any, and id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +51,50 @@ def find_media(
 
     Args:
         places: media folders; where several have a file of a clip, the first counts.
-        media_list: a list with the columns `file` and `id`, and maybe `dataset`, which goes first.
+        media_list: a list with the columns `file` and `id`, and maybe `dataset`. It goes before all that
+            cards say, in whatever folder its file is; a file that is in none of them leaves it to them.
         without: a folder that is left out: what is extracted may lie among the media.
 
     Raises:
-        UsageProblem: a folder cannot be read, or there is no such list.
-        BadMetadata: the list lacks a column.
+        UsageProblem: a folder cannot be read, there is no such list, it lacks a column, or a path of it
+            leads to another file of that name too.
+        BadMetadata: the list cannot be read, or names no file.
     """
     folders = [media_folder(place.absolute(), without=without) for place in places]
-    names = {} if media_list is None else _read_list(media_list)
-    files: list[str | None] = [None] * manifest.table.num_rows
-    left = 0
-    for folder in folders:
-        claimed = Located()
-        for begin, dataset, wanted in _by_dataset(manifest):
-            found = _located(dataset, wanted, manifest.cards[dataset], folder, names)
-            claimed.files += found.files
-            for at, file in enumerate(found.files, begin):
-                files[at] = files[at] or file
-        left += unmatched(folder, [claimed])
-    num_files = sum(len(folder.media) for folder in folders)
-    return Media(folders=folders, files=files, num_files=num_files, unmatched=left)
+    none: list[str | None] = [None] * manifest.table.num_rows
+    said = none if media_list is None else _said(manifest, _names(media_list))
+    listed = [_of_paths(said, folder) for folder in folders]
+    _check_alone(folders, listed)
+    files = _with_first(none, listed)
+    by_card = [_by_cards(manifest, folder, files) for folder in folders]
+    claims = zip(folders, listed, by_card, strict=True)
+    return Media(
+        folders=folders,
+        files=_with_first(files, by_card),
+        num_files=sum(len(folder.media) for folder in folders),
+        unmatched=sum(unmatched(folder, claimed) for folder, *claimed in claims),
+    )
+
+
+def _with_first(files: list[str | None], located: Sequence[Located]) -> list[str | None]:
+    """The file that each clip has, else that of the first folder with one."""
+    for one in located:
+        files = [file or found for file, found in zip(files, one.files, strict=True)]
+    return files
+
+
+def _by_cards(manifest: Manifest, folder: MediaFolder, files: Sequence[str | None]) -> Located:
+    """The files in a folder of clips that have none yet: by their own lists, or by patterns."""
+    located = Located()
+    for begin, dataset, wanted in _by_dataset(manifest):
+        card = manifest.cards[dataset]
+        if card.listed is not None:
+            found = of_list((card.listed.get(clip.clip_id) for clip in wanted), folder)
+        else:
+            found = locate(wanted, card.patterns, folder)
+        theirs = files[begin : begin + len(wanted)]
+        located.files += [None if have else file for have, file in zip(theirs, found.files, strict=True)]
+    return located
 
 
 def _by_dataset(manifest: Manifest) -> Iterator[tuple[int, str, list[Wanted]]]:
@@ -87,25 +108,6 @@ def _by_dataset(manifest: Manifest) -> Iterator[tuple[int, str, list[Wanted]]]:
         begin += num
 
 
-def _located(
-    dataset: str,
-    wanted: list[Wanted],
-    card: DatasetCard,
-    folder: MediaFolder,
-    names: Mapping[tuple[str | None, str], str],
-) -> Located:
-    """By the list that was given, else by the dataset's own, else by the patterns of its card."""
-    if card.listed is not None:
-        found = of_list((card.listed.get(clip.clip_id) for clip in wanted), folder)
-    else:
-        found = locate(wanted, card.patterns, folder)
-    if names:
-        said = (names.get((dataset, one.clip_id)) or names.get((None, one.clip_id)) for one in wanted)
-        listed = of_list(said, folder)
-        found = Located([a or b for a, b in zip(listed.files, found.files, strict=True)])
-    return found
-
-
 def looked_for(card: DatasetCard, row: Mapping[str, Any]) -> str | None:
     """A name that the file of a row may have, for people."""
     clip = Wanted(**{name: row[name] for name in ("clip_id", "source_id", "start_s", "end_s")})
@@ -115,48 +117,44 @@ def looked_for(card: DatasetCard, row: Mapping[str, Any]) -> str | None:
     return next((name for name in names if Path(name).suffix in MEDIA_SUFFIXES), None)
 
 
-def _read_list(path: Path) -> dict[tuple[str | None, str], str]:
-    """The files of a list, by dataset, where it says one, and clip."""
-    if not path.is_file():
-        raise UsageProblem(
-            f"--media-list {path}: no such file, expected a list with the columns `file` and `id` — "
-            "check the path"
-        )
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _text_rows(path)
-    found: dict[tuple[str | None, str], str] = {}
-    for row in rows:
-        clip_id = row.get("id") or row.get("clip_id")
-        if clip_id and row.get("file"):
-            found.setdefault((row.get("dataset") or None, str(clip_id)), str(row["file"]))
-    if not found:
+# ---- a list of one's own --------------------------------------------------------------------------
+
+
+def _names(path: Path) -> Names:
+    """What a list says; of two rows of a clip, the first counts."""
+    names: Names = {}
+    for row in read_list(path, _COLUMNS, needed=2, option=_OPTION):
+        if row["id"] and row["file"]:
+            names.setdefault((row.get("dataset") or None, row["id"]), row["file"])
+    if not names:
         raise BadMetadata(
-            f"--media-list {path}: no row with a file and an id, expected a CSV, TSV or Parquet list "
-            "with the columns `file` and `id` (and `dataset` where ids repeat) — add them"
+            f"{_OPTION} {path}: no row with a file and an id, expected one for each clip (and its "
+            "dataset where ids repeat) — add them"
         )
-    return found
+    return names
 
 
-def _parquet_rows(path: Path) -> list[dict[str, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            rows: list[dict[str, str]] = file.read().to_pylist()
-            return rows
-    except (pa.ArrowException, OSError) as error:
-        raise BadMetadata(f"--media-list {path}: not Parquet: {error} — check the file") from error
+def _said(manifest: Manifest, names: Names) -> list[str | None]:
+    """The path that a list says of each clip."""
+    keys = (manifest.table[name].to_pylist() for name in ("dataset", "clip_id"))
+    pairs = zip(*keys, strict=True)
+    return [names.get((dataset, clip)) or names.get((None, clip)) for dataset, clip in pairs]
 
 
-def _text_rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            first = text.readline()
-            text.seek(0)
-            delimiter = "\t" if first.count("\t") > first.count(",") else ","
-            return list(csv.DictReader(text, delimiter=delimiter, restval=""))
-    except (OSError, ValueError, csv.Error) as error:
-        raise BadMetadata(
-            f"--media-list {path}: {error}, expected a list in UTF-8 with a first line of names — "
-            "check it"
-        ) from error
+def _of_paths(said: Sequence[str | None], folder: MediaFolder) -> Located:
+    """The files in a folder that are meant; a path that is absolute or begins with ./ is exact."""
+    seen = below(said, folder)
+    found = zip(said, seen, of_list(seen, folder).files, strict=True)
+    return Located([file if file == path or path == before else None for before, path, file in found])
+
+
+def _check_alone(folders: Sequence[MediaFolder], listed: Sequence[Located]) -> None:
+    """Raise UsageProblem where an earlier folder has another file of the path that a list means."""
+    for files in zip(*(one.files for one in listed), strict=True):
+        place = next((place for place, file in enumerate(files) if file), 0)
+        other = next((folder for folder in folders[:place] if files[place] in folder.media), None)
+        if other is not None:
+            raise UsageProblem(
+                f"{_OPTION}: {files[place]} is in {other.root} and in {folders[place].root}, and the "
+                "second is meant, expected one file of that path — give one --media above both"
+            )

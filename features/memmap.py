@@ -9,11 +9,9 @@ Rows and lines belong together by their position alone, so their numbers are che
 Shape suffixes: B rows.
 """
 
-import csv
 import json
 import math
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import torch
 from curation.errors import BadMetadata, UsageProblem
 from curation.files import digest_of, disk_space, sha256_file
 from features.checkpoint_files import read_tensors
+from features.memmap_tsv import read_tsv
 from features.shard_file import Kind, columns_of
 from features.spec import SAMPLE_RATES_HZ, TEXT_TOKENS, TEXT_WIDTH, SequenceSpec, audio_spec
 
@@ -36,6 +35,7 @@ TENSORS = {
     "sync_features": "sync",
     "text_features": "text",
 }
+_KEYS = {column: key for key, column in TENSORS.items()}
 _DTYPES = {
     "torch.float32": torch.float32,
     "torch.float16": torch.float16,
@@ -109,12 +109,14 @@ def open_memmap(folder: Path, tsv: Path, *, duration_s: float) -> MemmapSet:
 
     Raises:
         UsageProblem: there is no such folder or TSV.
-        BadMetadata: tensors and TSV have different numbers of rows, a shape is none of the model's, a
-            file is missing or of another size, or an id stands twice.
+        BadMetadata: tensors and TSV have different numbers of rows, or none; a shape is none of the
+            model's, a file is missing or of another size, or an id stands twice.
     """
     _refuse_absent(folder, tsv)
     tensors = _tensors(folder)
     ids, captions = read_tsv(tsv)
+    if not ids:
+        raise _wrong(folder, f"{tsv.name} has no rows", "a line for each row of the tensors")
     kind: Kind = "av" if "clip" in tensors else "audio"
     channels = tensors["latent_mean"].shape[-1]
     rates = [rate for rate in SAMPLE_RATES_HZ if audio_spec(rate).latent_channels == channels]
@@ -122,7 +124,7 @@ def open_memmap(folder: Path, tsv: Path, *, duration_s: float) -> MemmapSet:
         raise _wrong(folder, f"mean has {channels} channels", "20 (16 kHz) or 40 (44.1 kHz)")
     spec = SequenceSpec(sample_rate_hz=rates[0], duration_s=duration_s)
     expected = {**columns_of(kind, spec), **columns_of("text", spec)}
-    if missing := sorted(expected.keys() ^ tensors.keys()):
+    if missing := sorted(_KEYS[name] for name in expected.keys() ^ tensors.keys()):
         raise _wrong(folder, f"{', '.join(missing)} is missing or alone", "all tensors of its kind")
     for name, tensor in tensors.items():
         if tensor.shape != (len(ids), *expected[name]):
@@ -130,7 +132,7 @@ def open_memmap(folder: Path, tsv: Path, *, duration_s: float) -> MemmapSet:
                 folder,
                 f"{tensor.path.stem} has shape {list(tensor.shape)}",
                 f"{[len(ids), *expected[name]]}: the rows of {tsv.name}, {duration_s:g} s each",
-                _of_length(tensor.shape == (len(ids), tensor.shape[1], *expected[name][1:])),
+                _remedy(tensor.shape, (len(ids), *expected[name])),
             )
     return MemmapSet(
         folder=folder, tsv=tsv, kind=kind, spec=spec, tensors=tensors, ids=ids, captions=captions
@@ -152,9 +154,9 @@ def _refuse_absent(folder: Path, tsv: Path) -> None:
         )
 
 
-def _of_length(other: bool) -> str:
-    """What to do about a tensor of a wrong shape; `other`: whether only its length is another one."""
-    if other:
+def _remedy(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What to do about a tensor of a wrong shape: where only its length is another one, say which."""
+    if len(shape) == len(expected) and (shape[0], *shape[2:]) == (expected[0], *expected[2:]):
         return "give the length of the clips with --duration SECONDS"
     return _TOGETHER
 
@@ -168,7 +170,7 @@ def _tensors(folder: Path) -> dict[str, MemmapTensor]:
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         named = {key: (tuple(meta[key]["shape"]), meta[key]["dtype"]) for key in TENSORS if key in meta}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _wrong(folder, f"{META} cannot be read ({error!r})", "what TensorDict writes") from error
     tensors = {}
     for key, (shape, dtype) in named.items():
@@ -184,43 +186,6 @@ def _tensors(folder: Path) -> dict[str, MemmapTensor]:
     if "latent_mean" not in tensors:
         raise _wrong(folder, f"{META} names no tensor `mean`", f"some of {', '.join(TENSORS)}")
     return tensors
-
-
-def read_tsv(path: Path) -> tuple[list[str], list[str]]:
-    """The ids and captions, or labels, of a TSV.
-
-    Raises:
-        BadMetadata: it cannot be read, lacks a column or a cell, or an id stands twice.
-    """
-    expected = "tab-separated UTF-8 with a first line that names `id` and `caption` or `label` — give"
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t")
-            columns = reader.fieldnames or []
-            said = next((name for name in ("caption", "label") if name in columns), None)
-            if "id" not in columns or said is None:
-                raise BadMetadata(f"{path}: its columns are {columns}, expected {expected} another file")
-            rows = [(row["id"], row[said]) for row in reader]
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise BadMetadata(f"{path}: {error}, expected {expected} another file") from error
-    seen: set[str] = set()
-    for line, (name, caption) in enumerate(rows, 1):
-        if not name or caption is None or name in seen:
-            what = "stands there again" if name in seen else "has an empty cell"
-            raise BadMetadata(
-                f"{path}: row {line}, id {name!r}, {what}, expected each id once with what is said of "
-                "it — the TSV and the tensors are not from one run, or were joined by hand"
-            )
-        seen.add(name)
-    return [name for name, _ in rows], [caption for _, caption in rows]
-
-
-def write_tsv(path: Path, header: tuple[str, str], rows: Sequence[tuple[str, str]]) -> None:
-    """Write such a TSV; cells with tabs or quotes are quoted."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def meta_json(shapes: dict[str, tuple[int, ...]]) -> str:

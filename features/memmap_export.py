@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import json
 import re
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from curation.errors import ConfigDiffers, NoSpace, UsageProblem
-from curation.files import disk_space, fsync, replacing, replacing_folder, write_json
+from curation.files import canonical_json, disk_space, fsync, replacing, replacing_folder, write_json
+from curation.tables import size_text
 from features import index
-from features.memmap import META, TENSORS, meta_json, write_tsv
+from features.memmap import META, TENSORS, meta_json
+from features.memmap_tsv import write_tsv
 from features.seal import Report, alone
 from features.shard_file import Kind
 from features.shards import ShardReader
@@ -55,6 +58,8 @@ def export_memmap(
 ) -> dict[str, int]:
     """Write the rows of sealed shards, or of one dataset or split; the rows of each folder by name.
 
+    What an earlier run made whole of the same shards stays as it is.
+
     Raises:
         UsageProblem: no row is of that dataset and split.
         ConfigDiffers: `target` holds what was made from other shards; nothing is written.
@@ -67,22 +72,31 @@ def export_memmap(
         if not sets:
             raise UsageProblem(
                 f"{out}: has no rows of dataset {dataset or 'any'} and split {split or 'any'}, "
-                f"expected some — see: features info {out}"
+                f"expected some — see: features info {shlex.quote(str(out))}"
             )
-        _check_room(reader, sets, target)
-        _begin(out, target, sets)
+        parts = {one.name: len(one.rows) for one in sets}
         total = sum(len(one.rows) for one in sets)
-        done = 0
-        for one in sets:
+        assert sum(parts.values()) == total, f"{parts}, expected {total} rows: folders share a name"
+        record, digest = _begun(out, reader.sealed, target, sets), reader.sealed["digest"]
+        left = [one for one in sets if record["sets"].get(one.name) != _noted(target, one, digest)]
+        _check_room(reader, left, target)
+        done = total - sum(len(one.rows) for one in left)
+        write_json(target / EXPORT_FILE, record)
+        for one in left:
             for written in _write(reader, one, target):
                 report(one.name, done + written, total)
             done += len(one.rows)
-    return {one.name: len(one.rows) for one in sets}
+            record["sets"][one.name] = _noted(target, one, digest)
+            write_json(target / EXPORT_FILE, record)
+    return parts
 
 
-def _begin(out: Path, target: Path, sets: list[Exported]) -> None:
-    """Write which shards a folder is made from, or compare it: those of others would be mixed."""
-    sealed, path = index.read_sealed(out), target / EXPORT_FILE
+def _begun(out: Path, sealed: dict[str, Any], target: Path, sets: list[Exported]) -> dict[str, Any]:
+    """What export.json says: which shards a folder is made from, and which sets are whole in it.
+
+    Raises:
+        ConfigDiffers: from others, which would be mixed.
+    """
     about = sealed["about"]
     source = {
         "sample_rate_hz": about["sample_rate_hz"],
@@ -90,18 +104,18 @@ def _begin(out: Path, target: Path, sets: list[Exported]) -> None:
         "index": sealed["tables"][index.INDEX_FILE]["sha256"],
         "captions": sealed["tables"][index.CAPTIONS_FILE]["sha256"],
     }
-    former = _read_former(path)
+    former = _read_former(target / EXPORT_FILE)
     if former is None:
         names = [name for one in sets for name in (one.name, f"{one.name}.tsv")]
         there = [name for name in names if (target / name).exists()]
         if not there:
-            write_json(path, source)
-            return
+            return {**source, "sets": {}}
         found = f"holds {', '.join(there[:3])} from unknown shards"
     elif differing := [f"{key} {former.get(key)}" for key in source if former.get(key) != source[key]]:
         found = f"was exported from other shards ({', '.join(differing)})"
     else:
-        return
+        sets_there = former.get("sets")
+        return {**source, "sets": sets_there if isinstance(sets_there, dict) else {}}
     raise ConfigDiffers(
         f"{target}: {found}, expected an empty folder or an export of {out} ({source['sample_rate_hz']} "
         f"Hz, {source['duration_s']:g} s, index {source['index'][:12]}) — give another --to"
@@ -114,37 +128,53 @@ def _read_former(path: Path) -> dict[str, Any] | None:
         former = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         former = {}
     return former if isinstance(former, dict) else {}
 
 
+def _noted(target: Path, one: Exported, digest: str) -> dict[str, Any]:
+    """What export.json says of a set that is whole: rows, the digest of its shards, and sizes."""
+    paths = [*sorted((target / one.name).glob("*")), target / f"{one.name}.tsv"]
+    sizes = {
+        path.relative_to(target).as_posix(): path.stat().st_size for path in paths if path.is_file()
+    }
+    return {"rows": len(one.rows), "shards": digest, "bytes": sizes}
+
+
 def _sets(table: pa.Table, dataset: str | None, split: str | None) -> list[Exported]:
-    """The folders, by name, with their rows."""
+    """The folders, by name, with their rows; what is left out changes no name."""
     keys = table.select(["dataset", "split", "has_video"]).append_column(
         "place", pa.array(np.arange(table.num_rows))
     )
-    if dataset is not None:
-        keys = keys.filter(pc.equal(keys.column("dataset"), dataset))
-    if split is not None:
-        keys = keys.filter(pc.equal(keys.column("split"), split))
     groups = keys.group_by(["dataset", "split", "has_video"]).aggregate([("place", "list")]).to_pylist()
+    names = _folders([(group["dataset"], group["split"], group["has_video"]) for group in groups])
     sets = []
-    for group in groups:
-        kind: Kind = "av" if group["has_video"] else "audio"
-        name = "-".join(
-            filter(None, (group["dataset"], group["split"], "audio" if kind == "audio" else ""))
-        )
+    for name, group in zip(names, groups, strict=True):
+        if dataset not in (None, group["dataset"]) or split not in (None, group["split"]):
+            continue
         rows = np.sort(np.array(group["place_list"], np.int64))
-        sets.append(Exported(name=_safe(name), kind=kind, rows=rows, ids=_ids(table, rows, name)))
+        kind: Kind = "av" if group["has_video"] else "audio"
+        sets.append(Exported(name=name, kind=kind, rows=rows, ids=_ids(table, rows, name)))
     return sorted(sets, key=lambda one: one.name)
 
 
-def _safe(name: str) -> str:
-    """A name of a folder: names of datasets are somebody else's."""
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", name):
+def _folders(keys: Sequence[tuple[str, str, bool]]) -> list[str]:
+    """A name for each (dataset, split, with pictures); with a digest where several would have one."""
+    plain = ["-".join(filter(None, (*key[:2], "" if key[2] else "audio"))) for key in keys]
+    taken = Counter([EXPORT_FILE, *plain, *(f"{name}.tsv" for name in plain)])
+    return [
+        _safe(name, of=key if max(taken[name], taken[f"{name}.tsv"]) > 1 else None)
+        for name, key in zip(plain, keys, strict=True)
+    ]
+
+
+def _safe(name: str, of: tuple[str, str, bool] | None) -> str:
+    """A name of a folder: names of datasets are somebody else's; `of`: what it alone does not tell."""
+    if of is None and re.fullmatch(r"(?!.*\.tmp-)[A-Za-z0-9_][A-Za-z0-9_.@-]*", name):
         return name
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name) + "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
+    whole = name if of is None else canonical_json(of)
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name) + "-" + hashlib.sha256(whole.encode()).hexdigest()[:8]
 
 
 def _ids(table: pa.Table, rows: npt.NDArray[np.int64], name: str) -> list[str]:
@@ -173,7 +203,7 @@ def _check_room(reader: ShardReader, sets: list[Exported], target: Path) -> None
     free = shutil.disk_usage(target).free
     if needed > free:
         raise NoSpace(
-            f"{target}: {free / 1e9:.1f} GB are free, expected the {needed / 1e9:.1f} GB that fp32 "
+            f"{target}: {size_text(free)} are free, expected the {size_text(needed)} that fp32 "
             "takes — free some space, or export one --dataset or --split at a time"
         )
 

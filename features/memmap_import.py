@@ -1,15 +1,11 @@
 """Folders of memory-mapped tensors as shards: the same layout, records and sealing as extraction.
 
-Text is stored once for each caption; rows whose caption is one and whose text features are not are an
-error, since one of the two belongs to another caption.
-
-Shape suffixes: B rows, T tokens, D width.
+Text is stored once for each caption; see `memmap_captions.py`.
 """
 
 import contextlib
-import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +13,15 @@ from typing import Any
 import torch
 
 from curation import tasks
-from curation.errors import BadMetadata, ConfigDiffers, UsageProblem
-from curation.files import disk_space
+from curation.errors import UsageProblem
 from curation.tables import number
 from curation.verdict import Reason
-from features import index
+from features import begun, index
 from features.memmap import MemmapSet
-from features.seal import Report, Sealed, seal
+from features.memmap_captions import Captions
+from features.rows import Row, reject_row, write_tables
+from features.seal import PATIENCE_S, Report, Sealed, seal
 from features.shard_file import FORMAT, SHARD_ROWS, ShardSeries
-from features.spec import TEXT_TOKENS, TEXT_WIDTH
 from features.statistics import Group, LatentSums
 
 _ROWS_AT_ONCE = 64
@@ -59,20 +55,42 @@ def import_memmap(
     """Write shards of all these folders to `out`, and seal them; run again, it continues.
 
     Raises:
+        UsageProblem: two folders of one dataset have an id in common, or are of several rates.
         BadMetadata: rows of one caption have different text features, by their ids.
         ConfigDiffers: `out` holds shards of something else.
+        Locked: another process works on the same tasks.
         NoSpace: nothing is half written.
     """
+    _refuse_shared_ids(sets)
     work = _Import(sets, config, report)
-    clips, texts = work.clip_tasks(), work.text_tasks()
-    _begin(out, work, {index.CLIPS: len(clips), index.TEXT: len(texts)})
-    for stage, todo, function in (
-        (index.TEXT, texts, work.write_texts),
-        (index.CLIPS, clips, work.write_clips),
-    ):
-        busy = tasks.run(out / stage, todo, _worker(function))
-        tasks.still_busy(out / stage, busy)
-    return seal(out, report)
+    stages = {
+        out / index.TEXT: (work.text_tasks(), work.write_texts),
+        out / index.CLIPS: (work.clip_tasks(), work.write_clips),
+    }
+    counts = {stage.name: len(todo) for stage, (todo, _) in stages.items()}
+    changes = not all(tasks.is_done(stage, task) for stage, (todo, _) in stages.items() for task in todo)
+    begun.begin_origin(out, work.origin(counts), changes=changes)
+    busy = {
+        stage: tasks.run(stage, todo, _worker(function)) for stage, (todo, function) in stages.items()
+    }
+    for stage, left in busy.items():
+        tasks.still_busy(stage, left)
+    return seal(out, report, patience_s=PATIENCE_S)
+
+
+def _refuse_shared_ids(sets: Sequence[Imported]) -> None:
+    """Raise UsageProblem where two folders would give a dataset one id twice."""
+    seen: dict[tuple[str, str], Imported] = {}
+    for one in sets:
+        keys = [(one.dataset, clip_id) for clip_id in one.rows.ids]
+        if shared := [key for key in keys if key in seen]:
+            dataset, clip_id = shared[0]
+            raise UsageProblem(
+                f"{clip_id}: is a row of {seen[shared[0]].rows.folder} and of {one.rows.folder}, both "
+                f"called {dataset} ({number(len(shared), 'such id')}), expected each id once in a "
+                "dataset — give each DIR a name of its own with --dataset"
+            )
+        seen |= dict.fromkeys(keys, one)
 
 
 Function = Callable[[tasks.Task, Path, threading.Event], dict[str, Any]]
@@ -83,32 +101,6 @@ def _worker(function: Function) -> tasks.Worker:
         return contextlib.nullcontext(lambda task, folder: function(task, folder, stop))
 
     return make
-
-
-def _begin(out: Path, work: "_Import", counts: dict[str, int]) -> None:
-    """Write extract.json, or compare it with what is asked for now."""
-    document = {
-        "format": FORMAT,
-        "about": work.about,
-        "certificate": None,
-        "tasks": counts,
-        "imported": work.described,
-    }
-    path = out / index.EXTRACT_FILE
-    if path.is_file():
-        former = index.read_extract(out)
-        if differing := sorted(key for key in document if former.get(key) != document[key]):
-            raise ConfigDiffers(
-                f"{out}: was made with another {', '.join(differing)}, expected the same folders and "
-                "options — give another --out"
-            )
-        return
-    with disk_space(out):
-        out.mkdir(parents=True, exist_ok=True)
-    if any(out.glob(f"*/*/{tasks.RECORD}")):
-        raise UsageProblem(f"{out}: holds finished tasks and no {path.name}, expected an empty folder — "
-                           "give another --out")  # fmt: skip
-    tasks.write_sealed(path, document)
 
 
 class _Import:
@@ -123,36 +115,43 @@ class _Import:
                 "each"
             )
         (spec,) = specs
-        self._digests = [one.rows.digest() for one in sets]
-        self._places = _places(sets)  # "" first, then sorted
+        self._captions = Captions(
+            [one.rows for one in sets], tolerance=config.text_tolerance, empty=config.empty_text
+        )
         self.about: dict[str, Any] = {
             "format": FORMAT,
             "sample_rate_hz": spec.sample_rate_hz,
             "duration_s": spec.duration_s,
             "encoders": {"clip": IMPORTED, "synchformer": IMPORTED, "vae": IMPORTED},
             "preprocessing": IMPORTED,
-            "empty_text": self._empty_text(),
+            "shard_rows": config.shard_rows,
+            "empty_text": self._captions.empty_text(),
         }
         self.described = [
-            {"dataset": one.dataset, "split": one.split, "digest": digest}
-            for one, digest in zip(sets, self._digests, strict=True)
+            {"dataset": one.dataset, "split": one.split, "digest": one.rows.digest()} for one in sets
         ]
 
-    def _empty_text(self) -> str:
-        """Where text row 0 comes from: "rows", "zeros", or the sha256 of what was given, in bf16."""
-        if self._places[""]:
-            return "rows"
-        given = self._config.empty_text
-        if given is None:
-            return "zeros"
-        held = given.to(torch.bfloat16).contiguous().view(torch.int16).numpy()
-        return f"sha256:{hashlib.sha256(held.tobytes()).hexdigest()}"
+    def origin(self, counts: dict[str, int]) -> begun.Origin:
+        """What the shards are made from; `counts`: tasks of each stage."""
+        document = {
+            "format": FORMAT,
+            "about": self.about,
+            "certificate": None,
+            "tasks": counts,
+            "imported": self.described,
+        }
+        return begun.Origin(document=document, source="list of folders", differing=self._differing)
+
+    def _differing(self, former: Mapping[str, Any]) -> list[str]:
+        was = [_set_text(one) for one in former.get("imported", [])]
+        now = [_set_text(one) for one in self.described]
+        return [] if was == now else [f"was {', '.join(was) or 'a manifest'}, now {', '.join(now)}"]
 
     # ---- text -------------------------------------------------------------------------------------
 
     def text_tasks(self) -> list[tasks.Task]:
         """The captions, so many a task; each with the rows that have it."""
-        captions, at_once = list(self._places), self._config.shard_rows
+        captions, at_once = self._captions.all, self._config.shard_rows
         begins = range(0, len(captions), at_once)
         return [
             tasks.Task(
@@ -171,51 +170,18 @@ class _Import:
     def write_texts(self, task: tasks.Task, folder: Path, stop: threading.Event) -> dict[str, Any]:
         """Write one text row for each caption, after a look at all rows that have it."""
         captions: list[str] = task.inputs["captions"]
-        rows = []
+        listed = []
         with ShardSeries(folder, "text", self.about, shard_rows=self._config.shard_rows) as series:
             for done, caption in enumerate(captions):
                 if stop.is_set():
                     raise tasks.Stopped
                 self._report(f"text {task.name}", done, len(captions))
-                _, _, crc32 = series.add({"text": self._text_of(caption)})
-                rows.append({"caption": caption, "crc32": crc32})
-        index.write_table(folder / index.CAPTIONS_FILE, index.table_of(rows, index.TASK_CAPTIONS))
-        return {"captions": len(captions)}
-
-    def _text_of(self, caption: str) -> torch.Tensor:
-        """The text features (T, D) of a caption in bf16, the same in all its rows."""
-        places = self._places[caption]
-        if not places:
-            given = self._config.empty_text
-            empty = torch.zeros(TEXT_TOKENS, TEXT_WIDTH) if given is None else given
-            return empty.to(torch.bfloat16)
-        first = self._read_text(places[0])
-        if not bool(first.isfinite().all()):
-            raise BadMetadata(
-                f"{self._id(places[0])}: its text features are not finite, expected numbers — "
-                "extract that row anew"
-            )
-        for place in places[1:]:
-            text = self._read_text(place)
-            same = torch.equal(text, first)
-            if (
-                not same
-                and float((text.float() - first.float()).abs().max()) > self._config.text_tolerance
-            ):
-                raise BadMetadata(
-                    f"{self._id(places[0])} and {self._id(place)}: one caption, {caption!r}, and "
-                    "different text features, expected the same — one row belongs to another caption, "
-                    "or the two were encoded apart (then allow a difference: --text-tolerance)"
-                )
-        return first
-
-    def _read_text(self, place: tuple[int, int]) -> torch.Tensor:
-        source, row = place
-        return self._sets[source].rows.tensors["text"].read(row, row + 1)[0].to(torch.bfloat16)
-
-    def _id(self, place: tuple[int, int]) -> str:
-        source, row = place
-        return f"{self._sets[source].rows.folder.name} row {row} ({self._sets[source].rows.ids[row]})"
+                text = self._captions.text_of(caption)
+                if text is not None:
+                    _, _, crc32 = series.add({"text": text})
+                    listed.append({"caption": caption, "crc32": crc32})
+        index.write_table(folder / index.CAPTIONS_FILE, index.table_of(listed, index.TASK_CAPTIONS))
+        return {"captions": len(listed)}
 
     # ---- clips ------------------------------------------------------------------------------------
 
@@ -236,51 +202,53 @@ class _Import:
                     "place": place,
                     "set": self.described[place],
                     "rows": [begin, end],
-                    "shard_rows": at_once,
                 },
             )
             for number_of, (place, begin, end) in enumerate(parts)
         ]
 
     def write_clips(self, task: tasks.Task, folder: Path, stop: threading.Event) -> dict[str, Any]:
-        """Write the rows of one task; those that are not finite are rejects."""
+        """Write the rows of one task; those that are not finite, in the text too, are rejects."""
         one, (begin, end) = self._sets[task.inputs["place"]], task.inputs["rows"]
-        rows, rejects, sums = list[dict[str, Any]](), list[dict[str, Any]](), LatentSums()
-        kind, tensors = one.rows.kind, dict(one.rows.tensors)
-        del tensors["text"]
-        with ShardSeries(folder, kind, self.about, shard_rows=self._config.shard_rows) as series:
+        listed, rejects, sums = list[Row](), list[Row](), LatentSums()
+        group = Group(one.dataset, one.split, one.rows.kind)
+        with ShardSeries(
+            folder, one.rows.kind, self.about, shard_rows=self._config.shard_rows
+        ) as series:
             for first in range(begin, end, _ROWS_AT_ONCE):
                 if stop.is_set():
                     raise tasks.Stopped
                 self._report(f"rows {task.name}", first - begin, end - begin)
                 last = min(first + _ROWS_AT_ONCE, end)
-                read = {
-                    name: tensor.read(first, last).to(torch.bfloat16) for name, tensor in tensors.items()
-                }
-                for at, row in enumerate(range(first, last)):
-                    values = {name: batch[at] for name, batch in read.items()}
-                    if bad := [name for name, held in values.items() if not bool(held.isfinite().all())]:
+                for row, values, bad in _rows_of(one.rows, first, last):
+                    if bad:
                         rejects.append(_reject(one, row, bad))
                         continue
                     file, place, crc32 = series.add(values)
-                    group = Group(one.dataset, one.split, kind)
                     sums.add(group, values["latent_mean"], values["latent_std"])
-                    rows.append({**_row(one, row), "shard": file, "row": place, "crc32": crc32})
-        index.write_table(folder / index.ROWS_FILE, index.table_of(rows, index.ROWS))
-        index.write_table(folder / index.REJECTS_FILE, index.table_of(rejects, index.REJECTS))
+                    listed.append({**_row(one, row), "shard": file, "row": place, "crc32": crc32})
+        write_tables(folder, listed, rejects)
         return {"sums": sums.facts()}
 
 
-def _places(sets: Sequence[Imported]) -> dict[str, list[tuple[int, int]]]:
-    """For each caption, the rows that have it; the empty one first, also where no row has it."""
-    places: dict[str, list[tuple[int, int]]] = {"": []}
-    for source, one in enumerate(sets):
-        for row, caption in enumerate(one.rows.captions):
-            places.setdefault(caption, []).append((source, row))
-    return dict(sorted(places.items()))
+def _rows_of(
+    rows: MemmapSet, begin: int, end: int
+) -> Iterator[tuple[int, dict[str, torch.Tensor], list[str]]]:
+    """Rows [begin, end) with their tensors but the text in bf16, and which columns are not finite."""
+    read = {name: tensor.read(begin, end).to(torch.bfloat16) for name, tensor in rows.tensors.items()}
+    finite = {name: batch.isfinite().flatten(1).all(1).tolist() for name, batch in read.items()}
+    del read["text"]
+    for at in range(end - begin):
+        bad = [name for name, good in finite.items() if not good[at]]
+        yield begin + at, {name: batch[at] for name, batch in read.items()}, bad
 
 
-def _row(one: Imported, row: int) -> dict[str, Any]:
+def _set_text(one: Mapping[str, Any]) -> str:
+    """A folder as `extract.json` describes it, for people."""
+    return f"{one['dataset']}/{one['split']} {one['digest'].removeprefix('sha256:')[:12]}"
+
+
+def _row(one: Imported, row: int) -> Row:
     clip_id, caption = one.rows.ids[row], one.rows.captions[row]
     return {
         "dataset": one.dataset,
@@ -295,10 +263,7 @@ def _row(one: Imported, row: int) -> dict[str, Any]:
     }
 
 
-def _reject(one: Imported, row: int, names: list[str]) -> dict[str, Any]:
-    return {
-        "dataset": one.dataset,
-        "clip_id": one.rows.ids[row],
-        "reason": str(Reason.NOT_FINITE),
-        "detail": f"{number(len(names), 'column')} not finite in row {row}: {', '.join(names)}",
-    }
+def _reject(one: Imported, row: int, names: list[str]) -> Row:
+    clip = {"dataset": one.dataset, "clip_id": one.rows.ids[row], "file": None}
+    detail = f"{number(len(names), 'column')} not finite in row {row}: {', '.join(names)}"
+    return reject_row(clip, None, Reason.NOT_FINITE, detail)

@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from curation.errors import ManifestChanged
 from curation.files import digest_of, sha256_file
 from curation.tasks import Task, read_record, write_sealed
 from curation.verdict import BY_MACHINE
-from features.index import ROWS_FILE
+from features.index import REJECTS_FILE, ROWS, ROWS_FILE, read_table
 from features.plan import ROW
+from features.recorded import checked
 
 Stamp = list[int]  # size in bytes, time of the last change in ns
+_CLIP = ("dataset", "clip_id")
 _MAY_CHANGE = ("captions", "file")  # of a row that is carried over all the same
 
 
@@ -42,24 +45,25 @@ class Notes:
         paths = self._paths(task)
         record = read_record(self._stage / task.name)
         noted = self._read(task, record) if record else None
-        if noted is None or noted["inputs"] != _steady(inputs):
+        if noted is None or noted["inputs"] != _steady(inputs) or not self._is_whole(task, record):
             return [None] * len(paths)
         return [_digest_if_same(path, note) for path, note in zip(paths, noted["files"], strict=True)]
 
     def lost(self, task: Task) -> list[str]:
-        """Clips with rows in the former part of a task whose files are gone, as dataset/clip_id."""
-        gone = [
-            row for row, path in zip(task.inputs["rows"], self._paths(task), strict=True) if path is None
-        ]
-        record = read_record(self._stage / task.name)
-        if not gone or not record:
-            return []
-        import pyarrow.parquet as pq
+        """Clips with rows in the former part of a task whose files are gone, as dataset/clip_id.
 
-        table = pq.read_table(self._stage / task.name / ROWS_FILE, columns=["dataset", "clip_id"])
-        there = set(zip(table["dataset"].to_pylist(), table["clip_id"].to_pylist(), strict=True))
-        keys = ((row[ROW.index("dataset")], row[ROW.index("clip_id")]) for row in gone)
-        return [f"{dataset}/{clip_id}" for dataset, clip_id in keys if (dataset, clip_id) in there]
+        Raises:
+            ManifestChanged: its table is damaged.
+        """
+        paths = self._paths(task)
+        if None not in paths or not read_record(self._stage / task.name):
+            return []
+        table = read_table(self._stage / task.name / ROWS_FILE, ROWS, _CLIP)
+        there = set(zip(*(table[name].to_pylist() for name in _CLIP), strict=True))
+        places = [ROW.index(name) for name in _CLIP]
+        gone = [row for row, path in zip(task.inputs["rows"], paths, strict=True) if path is None]
+        keys = (tuple(row[place] for place in places) for row in gone)
+        return ["/".join(key) for key in keys if key in there]
 
     def write(
         self,
@@ -84,6 +88,15 @@ class Notes:
     def stamps(self, task: Task) -> list[Stamp | None]:
         """Of the files of a task, as they are now."""
         return [stamp_of(path) for path in self._paths(task)]
+
+    def _is_whole(self, task: Task, record: Mapping[str, Any]) -> bool:
+        """Whether the tables of a part are those that were written."""
+        try:
+            for name in (ROWS_FILE, REJECTS_FILE):
+                checked(self._stage / task.name / name, record["outputs"][name])
+        except ManifestChanged:
+            return False
+        return True
 
     def _read(self, task: Task, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """The notes of a part; None where they are of another."""

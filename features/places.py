@@ -1,14 +1,16 @@
 """Where each row of the index and each caption lies: the number of a file, and a row there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from curation.errors import ManifestChanged
 from features import index
+from features.recorded import sealed_table
 from features.shard_file import Header
 
 Numbers = npt.NDArray[np.int64]
@@ -32,20 +34,21 @@ class Places:
         return len(self.text_row)
 
 
-def read_places(folder: Path, names: Sequence[str], headers: Sequence[Header]) -> Places:
-    """Places in these files, by the index.
+def read_places(folder: Path, sealed: Mapping[str, Any], headers: Sequence[Header]) -> Places:
+    """Places in the files that shards.json names, by the index.
+
+    Args:
+        headers: of these files, in their order.
 
     Raises:
-        ManifestChanged: the index is missing, or names a shard or a row that is not there.
+        ManifestChanged: the index is not what was sealed, or names a shard or row that is not there.
     """
-    path = folder / index.INDEX_FILE
+    path, names = folder / index.INDEX_FILE, list(sealed["files"])
 
     def wrong(what: str, expected: str) -> ManifestChanged:
-        return ManifestChanged(f"{path}: {what}, expected {expected} — run: features seal {folder}")
+        return ManifestChanged(f"{path}: {what}, expected {expected} — {index.advice(path)}")
 
-    if not path.is_file():
-        raise wrong("missing", "the table of rows")
-    table = index.read_table(path, index.INDEX, _COLUMNS)
+    table = sealed_table(folder, sealed, index.INDEX_FILE, _COLUMNS)
     shards = table.column("shard").combine_chunks().dictionary_encode()
     number_of = {name: number for number, name in enumerate(names)}
     listed = shards.dictionary.to_pylist()

@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from curation.media.locate import SOUND_SUFFIXES
 from curation.progress import note
 from curation.tasks import Task
 from features.index import clip_captions
 from features.job import Job
-from features.media import SOUND_SUFFIXES, Media, find_media, looked_for
+from features.media import Media, find_media, looked_for
 from features.shard_file import ITEM_BYTES, Kind, columns_of
 from features.source import MANIFESTS, Manifest, read_manifest, warnings
 from features.spec import SequenceSpec
@@ -36,6 +37,8 @@ class PlannedTask(Task):
     """A task whose inputs are made from the plan each time they are asked for."""
 
     _make: Callable[[int], dict[str, Any]]
+    # as equal as their plans: nobody makes all inputs to compare them
+    __eq__, __hash__ = object.__eq__, object.__hash__
 
     def __init__(self, index: int, count: int, make: Callable[[int], dict[str, Any]]) -> None:
         for name, value in (("index", index), ("count", count), ("_make", make)):
@@ -161,16 +164,17 @@ class Plan:
         """What the part of a task takes."""
         expected = more = 0
         begin = task.index * self.shard_rows
-        starts = self.manifest.table["start_s"]
-        for at, file in enumerate(self.media.files[begin : begin + self.shard_rows], begin):
+        files = self.media.files[begin : begin + self.shard_rows]
+        rows = self.manifest.table.select(["dataset", "start_s"]).slice(begin, self.shard_rows)
+        for row, file in zip(rows.to_pylist(), files, strict=True):
             expected += _INDEX_BYTES
             if file is None:
                 continue
-            card = self.manifest.cards[self.manifest.table["dataset"][at].as_py()]
+            card = self.manifest.cards[row["dataset"]]
             has_video = not (card.sound_only or Path(file).suffix.lower() in SOUND_SUFFIXES)
             one = row_bytes("av" if has_video else "audio", spec)
             expected += one
-            if card.sound_only and starts[at].as_py() is None:
+            if card.sound_only and row["start_s"] is None:
                 more += one * (self.max_parts - 1)
         return Need(expected=expected, at_most=expected + more)
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from curation.ray_engine import ActorSize, Engine
+from curation.ray_actors import ActorSize
+from curation.ray_engine import Engine
 from features.job import Facts, Job
 
 Work = Callable[[dict[str, Any], Path], Facts]

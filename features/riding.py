@@ -8,18 +8,23 @@ it: what the machine does to a clip that has a scan with it is tried again witho
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curation.errors import Locked
 from curation.files import remove
 from curation.media.decoder import DecoderConfig
 from curation.media.ridden import Spool, take_in, unscanned
 from curation.tasks import Task
+from features.index import CLIPS
 from features.notes import Stamp, stamp_of
 from features.prepared import InputConfig, Prepared
+from features.seal import alone
 
 SCAN = "scan"
+_PATIENCE_S = 600.0  # for another run that takes in its own
 _CLIP = ("dataset", "clip_id", "start_s", "end_s", "file")
 
 
@@ -36,6 +41,7 @@ class Ride:
 
     def __init__(self, manifests: Path, out: Path, datasets: Sequence[str], inputs: InputConfig) -> None:
         self._manifests, self._spools, self._config = manifests, out / SCAN, _decoder(inputs)
+        self._clips = out / CLIPS
         self._datasets = datasets
         self._wanted = unscanned(manifests, datasets)
 
@@ -44,14 +50,25 @@ class Ride:
         return {"spool": str((self._spools / task.name).absolute()), "datasets": self._wanted}
 
     def arrive(self, tasks: Sequence[Task]) -> Arrived:
-        """Take in what these tasks made, now or in a run that was killed."""
-        spools = [place for task in tasks if (place := self._spools / task.name).is_dir()]
+        """Take in what these tasks made, now or in a run that was killed; one run at a time does."""
+        if not self._made(tasks):
+            return Arrived(clips=0, waiting=0)
+        try:
+            with alone(self._clips, patience_s=_PATIENCE_S):
+                return self._taken_in(self._made(tasks))
+        except Locked:
+            return Arrived(clips=0, waiting=len(self._wanted))
+
+    def _made(self, tasks: Sequence[Task]) -> list[Path]:
+        return [place for task in tasks if (place := self._spools / task.name).is_dir()]
+
+    def _taken_in(self, spools: Sequence[Path]) -> Arrived:
         taken = [take_in(self._manifests, name, spools, self._config) for name in self._datasets]
         waiting = sum(num is None for num in taken)
         if not waiting:
             for spool in spools:
                 remove(spool)
-            if self._spools.is_dir() and not any(self._spools.iterdir()):
+            with suppress(OSError):  # others lie there, or none did
                 self._spools.rmdir()
         return Arrived(clips=sum(num or 0 for num in taken), waiting=waiting)
 

@@ -7,7 +7,6 @@ too. `shards.json` is written last; a folder that has it is sealed. Sealing twic
 import contextlib
 import fcntl
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from curation.files import disk_space, replacing, sha256_file, sweep
 from curation.tables import number
 from curation.tasks import part_folders, read_record, write_sealed
 from features import index
+from features.recorded import checked, misfits
 from features.shard_file import FORMAT, read_header, spec_of
 from features.statistics import added_up, tensors_of
 
@@ -180,15 +180,8 @@ def _files(out: Path, tasks: list[Task], document: dict[str, Any], report: Repor
                 continue
             path = folder / name
             header = read_header(path)
-            same = (header.about, header.certificate) == (document["about"], document.get("certificate"))
-            if not same or header.file_bytes != entry["bytes"]:
-                what = (
-                    "is as long as its header says" if same else f"says what {index.EXTRACT_FILE} says"
-                )
-                raise ManifestChanged(
-                    f"{path}: written under another configuration or cut, expected one that {what} — "
-                    f"run: rm -r {shlex.quote(str(folder))} and the same extract again"
-                )
+            for what in misfits(path, header, entry, document):
+                raise ManifestChanged(f"{path}: {what} — {index.advice(path)}")
             payload = header.rows * sum(column.row_bytes for column in header.columns.values())
             files[path.relative_to(out).as_posix()] = {
                 "bytes": entry["bytes"],
@@ -200,9 +193,15 @@ def _files(out: Path, tasks: list[Task], document: dict[str, Any], report: Repor
     return files
 
 
+def _table(task: Task, name: str, schema: pa.Schema) -> pa.Table:
+    """A table of a task, once its bytes are those of its record."""
+    folder, record = task
+    return index.read_table(checked(folder / name, record["outputs"].get(name, {})), schema)
+
+
 def _captions(tasks: list[Task]) -> pa.Table:
     """The captions of all text rows, numbered."""
-    parts = [index.read_table(folder / index.CAPTIONS_FILE, index.TASK_CAPTIONS) for folder, _ in tasks]
+    parts = [_table(task, index.CAPTIONS_FILE, index.TASK_CAPTIONS) for task in tasks]
     table = pa.concat_tables(parts)
     counts = pc.value_counts(table.column("caption"))
     if repeated := [entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1]:
@@ -219,8 +218,8 @@ def _captions(tasks: list[Task]) -> pa.Table:
 def _rows(out: Path, tasks: list[Task], captions: pa.Table) -> pa.Table:
     """The rows of all tasks by key, captions as numbers, shards as paths below `out`."""
     parts = []
-    for folder, _ in tasks:
-        part = index.read_table(folder / index.ROWS_FILE, index.ROWS)
+    for task in tasks:
+        folder, part = task[0], _table(task, index.ROWS_FILE, index.ROWS)
         place = part.schema.get_field_index("shard")
         path = pc.binary_join_element_wise(folder.relative_to(out).as_posix(), part.column("shard"), "/")
         parts.append(part.set_column(place, "shard", path.cast(pa.string())))
@@ -244,7 +243,7 @@ def _rows(out: Path, tasks: list[Task], captions: pa.Table) -> pa.Table:
 
 
 def _rejects(tasks: list[Task]) -> pa.Table:
-    parts = [index.read_table(folder / index.REJECTS_FILE, index.REJECTS) for folder, _ in tasks]
+    parts = [_table(task, index.REJECTS_FILE, index.REJECTS) for task in tasks]
     return index.sorted_by_key(pa.concat_tables([index.REJECTS.empty_table(), *parts]))
 
 

@@ -14,7 +14,6 @@ Shape suffixes: B rows, N latents, C channels, T pictures or tokens, D width.
 
 import json
 import math
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ def read_header(path: Path) -> Header:
             raise wrong(f"its format is {document['format']!r}")
         columns, end = _columns(entries, document["rows"], _LENGTH_BYTES + length)
         return Header(columns=columns, file_bytes=end, **document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise wrong(f"its header is not readable ({type(error).__name__}: {error})") from error
 
 
@@ -206,8 +205,6 @@ class ShardWriter:
                 for blocks in self._blocks.values():
                     for block in blocks:
                         stream.write(block.data)
-                stream.flush()
-                os.fsync(stream.fileno())
         self._blocks = {name: [] for name in self._columns}
 
     def __enter__(self) -> Self:

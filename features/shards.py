@@ -25,8 +25,9 @@ from curation.errors import ManifestChanged, UsageProblem
 from features import index
 from features.gather import IO, WORD_BYTES, ZEROS, Gather, Mapped, Read, Wanted, suitable_io
 from features.places import Numbers, read_places
+from features.recorded import misfits, sealed_file, sealed_table
 from features.shard_file import ITEM_BYTES, Header, columns_of, read_header, spec_of
-from features.statistics import Group, Sums, read_groups, total
+from features.statistics import Group, Sums, normalising, read_groups, total
 
 Rows = Sequence[int] | npt.NDArray[np.integer[Any]] | torch.Tensor
 Batch = dict[str, Any]
@@ -65,7 +66,7 @@ class ShardReader:
         self._pinned = torch.cuda.is_available()
         names = list(self.sealed["files"])
         headers = [self._header(name) for name in names]
-        self._places = read_places(self.folder, names, headers)
+        self._places = read_places(self.folder, self.sealed, headers)
         # the begin of each column in each file, in words; a column that a file lacks is never asked for
         self._begins = {
             name: np.array([*(_begin(header, name) for header in headers), 0], np.int64)
@@ -76,25 +77,10 @@ class ShardReader:
 
     def _header(self, name: str) -> Header:
         """The header of a shard, checked against shards.json and the shapes that belong to it."""
-        path, entry = self.folder / name, self.sealed["files"][name]
+        path = self.folder / name
         header = read_header(path)
-        expected = {
-            "kind": (header.kind, entry["kind"]),
-            "rows": (header.rows, entry["rows"]),
-            "about": (header.about, self.about),
-            "certificate": (header.certificate, self.certificate),
-            "columns": (
-                {name: column.shape for name, column in header.columns.items()},
-                columns_of(entry["kind"], spec_of(self.about)),
-            ),
-            "size": (path.stat().st_size, header.file_bytes),
-        }
-        for what, (found, wanted) in expected.items():
-            if found != wanted:
-                raise ManifestChanged(
-                    f"{path}: its {what} is {_short(found)}, expected {_short(wanted)} — copy the file "
-                    "anew, or remove the folder of its task and run extract again"
-                )
+        for what in misfits(path, header, self.sealed["files"][name], self.sealed):
+            raise ManifestChanged(f"{path}: {what} — copy the file anew, or {index.advice(path)}")
         return header
 
     def _opened(self, paths: list[Path], headers: list[Header], threads: int) -> Gather:
@@ -117,19 +103,21 @@ class ShardReader:
     @cached_property
     def index(self) -> pa.Table:
         """index.parquet, whole."""
-        return index.read_table(self.folder / index.INDEX_FILE, index.INDEX)
+        return sealed_table(self.folder, self.sealed, index.INDEX_FILE)
 
     @cached_property
     def captions(self) -> pa.Table:
         """captions.parquet: text_index, caption, crc32."""
-        return index.read_table(self.folder / index.CAPTIONS_FILE, index.CAPTIONS)
+        return sealed_table(self.folder, self.sealed, index.CAPTIONS_FILE)
 
     def groups(self) -> dict[Group, Sums]:
         """Sums of latents by dataset, split and kind."""
-        return read_groups(self.folder / index.STATISTICS_FILE)
+        return read_groups(sealed_file(self.folder, self.sealed, index.STATISTICS_FILE))
 
     def latent_statistics(self, *groups: Group) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and unbiased std (C,) of the posterior means of these groups, float32; none: of all.
+        """Mean and unbiased std (C,) of the posterior means of these groups, float32.
+
+        Without groups, of those that normalise latents: `mean` and `std` of statistics.safetensors.
 
         Raises:
             UsageProblem: there is no such group.
@@ -141,7 +129,7 @@ class ShardReader:
                 f"{_group_text(unknown[0])}: {self.folder} has no such rows, expected some of (dataset, "
                 f"split, kind) {listed} — name one of these"
             )
-        chosen = {group: known[group] for group in groups} if groups else known
+        chosen = {group: known[group] for group in groups} if groups else normalising(known)[1]
         mean, std = total(chosen, self._shapes["latent_mean"][1]).of_means()
         return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
@@ -156,9 +144,9 @@ class ShardReader:
 
     def __getitem__(self, row: int) -> Batch:
         """Row i of index.parquet, without a batch dimension."""
-        if row < 0:
-            row += len(self)
-        batch = self.batch([row])
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row}, expected {-len(self)} to {len(self) - 1}")
+        batch = self.batch([row % len(self)])
         return {name: values[0] for name, values in batch.items()}
 
     def batch(
@@ -267,8 +255,3 @@ def _numbers(rows: Rows, count: int, what: str) -> Numbers:
 
 def _group_text(group: Group) -> str:
     return f"({', '.join(map(str, group))})"
-
-
-def _short(value: Any, most: int = 200) -> str:
-    text = str(value)
-    return text if len(text) <= most else text[:most] + "…"

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from curation.errors import ManifestChanged
 from curation.files import canonical_json
+from features.index import advice
 from features.shard_file import FORMAT, METADATA_KEY
 from features.spec import SequenceSpec
 
@@ -131,18 +133,28 @@ def _order(group: Group) -> tuple[str, str, str]:
     return group.dataset, group.split or "", group.kind
 
 
+def normalising(groups: Mapping[Group, Sums]) -> tuple[str, dict[Group, Sums]]:
+    """The groups whose means normalise latents, and what they are called, "av" or "all".
+
+    Those of rows with pictures, as the released models have it; where there are none, all.
+    """
+    # Source: MMAudio@974010a: means and deviations of the first training set with pictures.
+    video = {group: sums for group, sums in groups.items() if group.kind == "av"}
+    return ("av", video) if video else ("all", dict(groups))
+
+
 def tensors_of(
     groups: Mapping[Group, Sums], spec: SequenceSpec
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The tensors of statistics.safetensors and its one metadata key.
 
-    `mean`, `std`, `sample_mean`, `sample_std` (C,) float32 are over audio-video rows, or all rows where
-    there are none; `all_…` over all rows. `group_…` are the sums that any choice of groups is made from.
+    `mean`, `std`, `sample_mean`, `sample_std` (C,) float32 are over the groups that normalise latents,
+    `all_…` over all rows. `group_…` are the sums that any choice of groups is made from.
     """
     channels = spec.audio.latent_channels
-    video = {group: sums for group, sums in groups.items() if group.kind == "av"}
+    over, normal = normalising(groups)
     tensors = {}
-    for prefix, chosen in (("", video or groups), ("all_", groups)):
+    for prefix, chosen in (("", normal), ("all_", groups)):
         whole = total(chosen, channels)
         for name, (mean, std) in (("", whole.of_means()), ("sample_", whole.of_samples())):
             tensors[f"{prefix}{name}mean"] = torch.from_numpy(mean).float()
@@ -153,16 +165,26 @@ def tensors_of(
         tensors[f"group_{name}"] = torch.from_numpy(stacked)
     for name in _COUNTS:
         tensors[f"group_{name}"] = torch.tensor([getattr(s, name) for s in groups.values()]).long()
-    listed = {"format": FORMAT, "groups": list(groups), "over": "av" if video else "all"}
+    listed = {"format": FORMAT, "groups": list(groups), "over": over}
     return tensors, {METADATA_KEY: canonical_json(listed)}
 
 
 def read_groups(path: Path) -> dict[Group, Sums]:
-    """The sums by group in a file of statistics."""
-    with safe_open(path, framework="pt") as file:
-        listed = json.loads(file.metadata()[METADATA_KEY])["groups"]
-        sums = [file.get_tensor(f"group_{name}").numpy() for name in (*_COUNTS, *_SUMS)]
-    return {
-        Group(*group): Sums(int(rows), int(latents), *arrays)
-        for group, rows, latents, *arrays in zip(listed, *sums, strict=True)
-    }
+    """The sums by group in a file of statistics.
+
+    Raises:
+        ManifestChanged: it is missing, unreadable, or no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            listed = json.loads(file.metadata()[METADATA_KEY])["groups"]
+            sums = [file.get_tensor(f"group_{name}").numpy() for name in (*_COUNTS, *_SUMS)]
+        return {
+            Group(*group): Sums(int(rows), int(latents), *arrays)
+            for group, rows, latents, *arrays in zip(listed, *sums, strict=True)
+        }
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ManifestChanged(
+            f"{path}: cannot be read ({type(error).__name__}: {error}), expected the statistics that "
+            f"were sealed — {advice(path)}"
+        ) from error

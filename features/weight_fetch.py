@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.errors import FoleyproofError, NoSpace
+from curation.tables import size_text
 from features.checkpoint_kind import kind_of
 from features.digests import Digests, Note, Report, read_note, silent
 from features.weight_table import WeightFile
@@ -117,16 +118,46 @@ def _part(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToCome:
+    """What a fetch of some files still brings."""
+
+    files: list[WeightFile]  # over the network
+    fetched_bytes: int  # likewise
+    converted_bytes: int  # of safetensors copies, also of files that are there
+
+    @property
+    def disk_bytes(self) -> int:
+        """That must be free."""
+        return self.fetched_bytes + self.converted_bytes
+
+
+def to_come(found: Sequence[Found]) -> ToCome:
+    """What is not there yet of files and of their safetensors copies, which are as large."""
+    wanted = [entry for entry in found if entry.state in ("begun", "missing")]
+    converted = [e.file for e in found if e.state != "wrong" and not e.converted and not _is_own_copy(e)]
+    return ToCome(
+        files=[entry.file for entry in wanted],
+        fetched_bytes=sum(max(0, entry.file.num_bytes - entry.bytes) for entry in wanted),
+        converted_bytes=sum(file.num_bytes for file in converted),
+    )
+
+
+def _is_own_copy(entry: Found) -> bool:
+    """Whether a file that is there is safetensors, of which no copy is made."""
+    return entry.path is not None and entry.path.suffix == ".safetensors"
+
+
 def refuse_full_disk(folder: Path, found: Sequence[Found]) -> None:
     """Raise NoSpace where what is still to come does not fit."""
-    wanted = [entry for entry in found if entry.state in ("begun", "missing")]
-    to_come = sum(max(0, entry.file.num_bytes - entry.bytes) for entry in wanted)
+    more = to_come(found)
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(place).free
-    if to_come > free:
+    if more.disk_bytes > free:
         raise NoSpace(
-            f"{folder}: {free / 1e9:.1f} GB are free, expected {to_come / 1e9:.1f} GB that are still "
-            "to come — free some space, name fewer files, or use another --weights"
+            f"{folder}: {size_text(free)} are free, expected {size_text(more.disk_bytes)} that are "
+            f"still to come ({size_text(more.fetched_bytes)}, and {size_text(more.converted_bytes)} of "
+            "safetensors copies) — free some space, name fewer files, or use another --weights"
         )
 
 

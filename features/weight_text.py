@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from curation.tables import number, render
-from features.weight_fetch import FETCH_STATES, STATES, Fetched, Found
+from curation.tables import number, render, size_text
+from features.weight_fetch import FETCH_STATES, STATES, Fetched, Found, to_come
 from features.weight_table import WeightFile
 
 
@@ -54,10 +54,12 @@ def found_counts(found: Sequence[Found]) -> dict[str, int]:
 
 def plan_summary(found: Sequence[Found]) -> str:
     """What would be fetched, and how much it is."""
-    wanted = [entry for entry in found if entry.state in ("begun", "missing")]
-    to_come = sum(max(0, entry.file.num_bytes - entry.bytes) for entry in wanted)
-    licences = ", ".join(sorted({entry.file.licence for entry in wanted}))
-    return f"{number(len(wanted), 'file')} to fetch, {to_come / 1e9:.2f} GB, under: {licences}"
+    more = to_come(found)
+    licences = ", ".join(sorted({file.licence for file in more.files}))
+    return (
+        f"{number(len(more.files), 'file')} to fetch, {size_text(more.fetched_bytes)}, and "
+        f"{size_text(more.converted_bytes)} of safetensors copies, under: {licences}"
+    )
 
 
 def fetched_text(results: Sequence[Fetched]) -> str:

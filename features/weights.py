@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from curation.errors import NotWritable, UsageProblem, WrongWeights
 from curation.files import sweep
+from curation.tables import size_text
 from features.checkpoint_kind import kind_of
 from features.digests import Digests, Note, Report, alone, not_writable, read_note, silent
 from features.weight_table import CLIP, SYNCHFORMER, VAES, WeightFile, file_named
@@ -146,7 +147,7 @@ def refuse_missing(weights: WeightChoice, files: Sequence[WeightFile]) -> None:
 
 
 def _missing(weights: WeightChoice, files: Sequence[WeightFile]) -> UsageProblem:
-    sizes = [f"{file.num_bytes / 1e9:.1f} GB" for file in files]
+    sizes = [size_text(file.num_bytes) for file in files]
     names = shlex.join(file.name for file in files)
     bring = f"features weights --fetch {names} --weights {shlex.quote(str(weights.folder))}"
     if weights.offline:

@@ -1,6 +1,5 @@
 """The command that looks at the media."""
 
-import contextlib
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +74,7 @@ def scan(
     """
     from curation.tasks import one_thread
 
-    options.check_engine(engine, address)
+    connection = options.connected(engine, address)
     one_thread()
     from curation.media.decoder import DecoderConfig
     from curation.media.run import scan_media
@@ -83,13 +82,7 @@ def scan(
     from curation.progress import Progress
 
     config = DecoderConfig(mode=mode, max_duration_s=max_duration_s, timeout_s=timeout_s)
-    with contextlib.ExitStack() as held:
-        cluster = None
-        if engine == "ray":
-            from curation.ray_engine import cluster as connected
-
-            cluster = held.enter_context(connected(address))
-        progress = held.enter_context(Progress("scan"))
+    with connection as cluster, Progress("scan") as progress:
         found = scan_media(
             manifests,
             cards,

@@ -2,14 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from curation.errors import BadManifest
 from curation.files import sha256_file
 from curation.media.fingerprint import CLIPS, CONTENT, Contents, Row, read_part
-from curation.tasks import Task, part_folders, read_record
+from curation.tasks import RECORD, Task, part_folders, read_record, write_sealed
 from curation.verdict import BY_MACHINE, Reason
 
 Notes = dict[str, list[Any]]  # of files: size, time of the last change in ns, digest
@@ -33,6 +33,16 @@ def write_notes(part: Path, clips: Path, notes: Notes) -> None:
     noted = {CLIPS: sha256_file(clips), "files": notes}
     staged.write_text(json.dumps(noted, sort_keys=True), encoding="utf-8")
     os.replace(staged, target)
+
+
+def end_part(part: Path, said: dict[str, Any], notes: Notes) -> None:
+    """Write the completion record and the notes of a part that no task makes."""
+    outputs = {
+        name: {"sha256": sha256_file(part / name), "bytes": (part / name).stat().st_size}
+        for name in (CLIPS, CONTENT)
+    }
+    write_sealed(part / RECORD, {**said, "outputs": outputs})
+    write_notes(part, part / CLIPS, notes)
 
 
 def note(notes: Notes, file: str, stamp: list[int] | None, digest: str | None) -> None:
@@ -64,22 +74,12 @@ class Former:
     """The rows that lie there of the clips of a task, from parts of this or another layout."""
 
     def __init__(
-        self,
-        parts: Sequence[Path],
-        about: dict[str, Any],
-        noted: Callable[[Path], Notes],
-        *,
-        only: Set[str] | None = None,
+        self, parts: Sequence[Path], about: dict[str, Any], noted: Callable[[Path], Notes]
     ) -> None:
-        """Read those parts that were made in the same way.
-
-        Args:
-            only: the clips that will be asked for; None: any.
-        """
+        """Read those parts that were made in the same way."""
         self._rows: dict[str, tuple[Any, int, Path, dict[str, Any]]] = {}
         self._contents = Contents()
         self._notes: dict[Path, Notes] = {}
-        self._only = only
         for folder in parts:
             record = read_record(folder)
             if record.get("about") == about:
@@ -92,8 +92,6 @@ class Former:
         except (BadManifest, OSError, ValueError):
             return  # damaged: its clips are decoded again
         self._notes[folder] = notes
-        if self._only is not None:
-            table = table.filter([name in self._only for name in table["clip_id"].to_pylist()])
         for place, clip_id in enumerate(table["clip_id"].to_pylist()):
             self._rows[clip_id] = (table, place, folder, record["limits"])
 

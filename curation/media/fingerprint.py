@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = "foleyproof-fingerprints/1"
 CLIPS, CONTENT = "clips.parquet", "content.parquet"
-_CONTENT_ROWS = 16  # of a row group: what is read at once
+CONTENT_ROWS = 16  # of a row group: what is read at once
 _FILES_HELD = 32  # open at a time, of maybe thousands
 _GROUPS_HELD = 64  # of all files together, each of some hundred KiB
 _LISTS = ("box", "hash_ms", "hash_view", "hash", "flatness", "audio_ms", "audio_item")
@@ -110,13 +110,13 @@ class PartWriter:
         self._rows.append(row)
         if content is not None:
             self._content.append(content)
-            if len(self._content) == _CONTENT_ROWS:
+            if len(self._content) == CONTENT_ROWS:
                 self._flush()
 
     def _flush(self) -> None:
         if self._content:
             self._writer.write_table(
-                table(self._content, _schema(CONTENT_COLUMNS, self._about)), row_group_size=_CONTENT_ROWS
+                table(self._content, _schema(CONTENT_COLUMNS, self._about)), row_group_size=CONTENT_ROWS
             )
             self._content = []
 
@@ -263,7 +263,7 @@ class Contents:
     def _find(self, path: Path, clip_id: str) -> tuple["pa.Table", int]:
         """The row group of a clip, and its row there."""
         file = self._file(path)
-        number, at = divmod(file.places[clip_id], _CONTENT_ROWS)
+        number, at = divmod(file.places[clip_id], CONTENT_ROWS)
         group = self._groups.pop((path, number), None)
         if group is None:
             group = file.group(number)

@@ -4,8 +4,8 @@ What is found becomes `raw/folder.parquet` and a card made for it; from there on
 other, built by its card's SELECT. Without a list each file is a clip, its id the path below the folder.
 """
 
-import csv
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,18 @@ from typing import Any
 from curation.catalog.cards import CARD_FILES, NAME, RESERVED, Card, card_folders, load_card
 from curation.catalog.record import dataset_folder
 from curation.catalog.shape import ROLES
-from curation.catalog.textlines import open_text
-from curation.errors import BadMetadata, UsageProblem
+from curation.errors import UsageProblem
 from curation.files import replacing
 from curation.manifest import arrow_schema
 from curation.media.columns import table
-from curation.media.locate import MediaFolder, as_text
+from curation.media.lists import below, read_list
+from curation.media.locate import SOUND_SUFFIXES, MediaFolder
 
 FILE = "folder.parquet"
 # the columns of a list; `media` is the column `file`, whose name the rows of every raw file need
 COLUMNS = ("clip_id", "media", "split", "source", "source_id", "start_s", "end_s", "caption")
 LOCAL = "local"  # the source of what has no id elsewhere
-_SOUND = (
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".m4a",
-    ".aac",
-    ".aif",
-    ".aiff",
-    ".wma",
-    ".w64",
-)
-_DELIMITERS = (",", "\t", ";", "|")
+_LISTED = ("file", "id", "split", "start_s", "end_s", "source", "source_id", "caption")
 _TO_FILL_IN = "unknown: fill in"
 _SQL = """-- Made by `curate scan` for a folder of media.
 select
@@ -114,6 +100,13 @@ def files_of(manifests: Path, name: str) -> dict[str, str]:
     return files
 
 
+def _of_list(path: Path, folder: MediaFolder, dataset: str) -> list[dict[str, str]]:
+    rows = read_list(path, _LISTED)
+    for row, file in zip(rows, below([row["file"] for row in rows], folder), strict=True):
+        row["file"] = file or ""
+    return [_row(row, dataset) for row in rows]
+
+
 def _of_files(folder: MediaFolder, dataset: str) -> list[dict[str, str]]:
     return [_row({"file": path}, dataset) for path in folder.media]
 
@@ -136,72 +129,6 @@ def _row(cells: dict[str, str], dataset: str) -> dict[str, str]:
     }
 
 
-# ---- lists ----------------------------------------------------------------------------------------
-
-
-def _of_list(path: Path, folder: MediaFolder, dataset: str) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise UsageProblem(
-            f"{path}: no such file, expected a list with a column `file` — check the path"
-        )
-    cells = _parquet_cells(path) if path.suffix.lower() == ".parquet" else _text_cells(path)
-    for row in cells:
-        row["file"] = _below(row.get("file", ""), folder)
-    return [_row(row, dataset) for row in cells]
-
-
-def _below(file: str, folder: MediaFolder) -> str:
-    """A path of a list, seen from the folder."""
-    root = f"{folder.root.resolve().as_posix()}/"
-    file = as_text(file).removeprefix(root).removeprefix(f"{folder.root.as_posix()}/")
-    return re.sub(r"(^|/)(\./)+", r"\1", file)
-
-
-def _text_cells(path: Path) -> list[dict[str, str]]:
-    with open_text(path) as text:
-        lines = iter(text)
-        first = next(lines, "")
-        delimiter = max(_DELIMITERS, key=first.count)
-        names = _checked(path, next(csv.reader([first], delimiter=delimiter), []))
-        rows = csv.reader(lines, delimiter=delimiter)
-        try:
-            return [dict(zip(names, map(str.strip, row), strict=False)) for row in rows if any(row)]
-        except csv.Error as error:
-            raise BadMetadata(
-                f"{path}: line {rows.line_num + 1}: {error}, expected a list with a column `file`"
-            ) from error
-
-
-def _parquet_cells(path: Path) -> list[dict[str, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            listed = file.read()
-    except (pa.ArrowException, OSError) as error:
-        raise BadMetadata(f"{path}: not Parquet: {error} — check the file") from error
-    names = _checked(path, listed.column_names)
-    columns = [[_cell(value) for value in column.to_pylist()] for column in listed.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):  # of captions, the first
-        value = value[0] if value else None
-    return "" if value is None else str(value).strip()
-
-
-def _checked(path: Path, names: list[str]) -> list[str]:
-    names = [name.strip().lower() for name in names]
-    if "file" not in names:
-        raise UsageProblem(
-            f"{path}: columns {', '.join(names) or 'none'}, expected one named `file` (and, where "
-            "known, id, split, start_s, end_s, source, source_id, caption) — name it"
-        )
-    return names
-
-
 # ---- what is written ------------------------------------------------------------------------------
 
 
@@ -220,14 +147,17 @@ def _toml(value: Any) -> str:
 
 
 def _card_toml(name: str, rows: list[dict[str, str]]) -> str:
-    audio = all(row["media"].lower().endswith(_SOUND) for row in rows)
+    suffixes = {os.path.splitext(row["media"])[1].lower() for row in rows}
     by_id = all(row["clip_id"] == row["media"] for row in rows)
     lines = [f"title = {_toml(name)}"]
     lines += [
         f"{key} = {_toml(_TO_FILL_IN)}"
         for key in ("homepage", "citation", "metadata_licence", "media_licence")
     ]
-    lines += [f'modality = "{"audio" if audio else "audio-video"}"', "unidentified = true"]
+    lines += [
+        f'modality = "{"audio" if suffixes <= SOUND_SUFFIXES else "audio-video"}"',
+        "unidentified = true",
+    ]
     lines += [f"media = {_toml(['{clip_id}'] if by_id else [])}", ""]
     lines += ["[files.rows]", f"path = {_toml(FILE)}", f"url = {_toml(_TO_FILL_IN)}", "by_hand = true"]
     lines += ['format = "parquet"', f"columns = {_toml(list(COLUMNS))}"]

@@ -13,12 +13,16 @@ from pathlib import Path
 
 from curation.errors import UsageProblem
 
-MEDIA_SUFFIXES = frozenset((
-    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi",
-    ".caf", ".divx", ".dv", ".eac3", ".flac", ".flv", ".gif", ".ivf", ".m2ts", ".m2v", ".m4a",
-    ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts",
-    ".mxf", ".nut", ".oga", ".ogg", ".ogv", ".opus", ".qt", ".rm", ".rmvb", ".snd", ".ts",
-    ".tta", ".vob", ".w64", ".wav", ".webm", ".weba", ".wma", ".wmv", ".wv",
+# of files that hold sound and no picture, but maybe a cover
+SOUND_SUFFIXES = frozenset((
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".caf", ".eac3", ".flac", ".m4a",
+    ".m4b", ".mka", ".mp2", ".mp3", ".oga", ".ogg", ".opus", ".snd", ".tta", ".w64", ".wav", ".weba",
+    ".wma", ".wv",
+))  # fmt: skip
+MEDIA_SUFFIXES = SOUND_SUFFIXES | frozenset((
+    ".3gp", ".asf", ".avi", ".divx", ".dv", ".flv", ".gif", ".ivf", ".m2ts", ".m2v", ".m4v", ".mkv",
+    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".qt", ".rm", ".rmvb", ".ts",
+    ".vob", ".webm", ".wmv",
 ))  # fmt: skip
 # What stands in a name for bytes that are no UTF-8: such a name must be text in a manifest.
 _NOT_TEXT = re.compile("[\ud800-\udfff]")

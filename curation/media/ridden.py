@@ -18,26 +18,28 @@ from typing import Any
 
 from curation.catalog.record import dataset_folder
 from curation.catalog.store import scan_record
-from curation.files import fsync, remove, sha256_file
+from curation.files import fsync, remove
 from curation.media.answer import Answer
-from curation.media.carried import Former, Notes, note, read_notes, write_notes
+from curation.media.carried import Former, Notes, end_part, note, read_notes, write_notes
 from curation.media.decoder import DecoderConfig
 from curation.media.fingerprint import (
     CLIPS,
-    CONTENT,
     PartWriter,
     Row,
     fingerprint_folder,
     part_of,
     read_part,
 )
+from curation.media.regroup import num_clips, regroup
 from curation.media.scan import about, limits_of, rows_of
-from curation.tasks import RECORD, Task, Work, part_folders, read_record, run, write_sealed
+from curation.tasks import Task, Work, part_folders, read_record, run
 from curation.verdict import BY_MACHINE
 
 _CLIPS_EACH = 256  # of a part
 _AT_ONCE = 1 << 14  # rows of which more than their ids is held; some 20 KB each
+_MOST_GROUPS = 128  # of which two files are open at a time
 _STAGED = ".tmp-task"
+_GROUPED = "grouped.tmp-task"
 
 
 def unscanned(manifests: Path, datasets: Sequence[str]) -> list[str]:
@@ -97,41 +99,52 @@ class Spool:
         if self._dataset is None:
             return
         self._writers.close()
-        place = self._staged / self._dataset
-        outputs = {
-            name: {"sha256": sha256_file(place / name), "bytes": (place / name).stat().st_size}
-            for name in (CLIPS, CONTENT)
-        }
-        record = {"about": self._about(), "limits": self._limits, "outputs": outputs}
-        write_sealed(place / RECORD, record)
-        write_notes(place, place / CLIPS, self._notes)
+        said = {"about": self._about(), "limits": self._limits}
+        end_part(self._staged / self._dataset, said, self._notes)
+
+
+class _Overtaken(Exception):
+    """A scan made the part that was to be filled."""
 
 
 def take_in(manifests: Path, dataset: str, spools: Sequence[Path], config: DecoderConfig) -> int | None:
     """Put the rows of a dataset among its fingerprints; how many, None where others work there too.
 
+    Spools are in the order of ids, parts in that of digests. So the rows go first into groups of parts,
+    as many as can be held: each spool is read once, however many there are, and then each group.
+
     Args:
-        spools: what `Spool` wrote; they may hold other datasets.
+        spools: what `Spool` wrote, in one folder that is ours alone; they may hold other datasets.
     """
     if not unscanned(manifests, [dataset]):
         return 0
-    stage = fingerprint_folder(manifests, dataset)
-    parts = [spool / dataset for spool in spools if read_record(spool / dataset)]
-    rows = [row for part in parts for row in _told(part)]
-    if not rows:
+    stage, made = fingerprint_folder(manifests, dataset), about(dataset, config.mode)
+    parts = [part for spool in spools if read_record(part := spool / dataset).get("about") == made]
+    if not (clips := sum(num_clips(part) for part in parts)):
         return 0
-    made = about(dataset, config.mode)
     shared = {"about": made, "limits": limits_of(config), "rides": True}
-    for tasks in _in_portions(rows, _num_parts(stage, len(rows)), shared):
-        ids = {row[0] for task in tasks for row in task.inputs["rows"]}
-        spooled = Former(parts, made, read_notes, only=ids)
-        if run(stage, tasks, partial(_worker, stage, spooled)):
-            return None
-    return len(rows)
+    count = _num_parts(stage, clips)
+    groups = min(_power_of_two(-(-clips // _AT_ONCE)), _MOST_GROUPS)  # divides `count`
+    taken, place = 0, spools[0].with_name(_GROUPED)
+    try:
+        for group in regroup(parts, place, groups):
+            tasks = _tasks(group, count, shared)
+            if run(stage, tasks, partial(_worker, stage, Former(group, made, read_notes))):
+                return None
+            taken += sum(len(task.inputs["rows"]) for task in tasks)
+    except _Overtaken:
+        return None
+    except FileNotFoundError:
+        if unscanned(manifests, [dataset]):
+            raise
+        # A scan has ended, which has all clips now, and has cleared what was being made.
+    finally:
+        remove(place)
+    return taken
 
 
 def _told(part: Path) -> Iterator[list[Any]]:
-    """The clips of a spool."""
+    """The clips of a part."""
     names = ["clip_id", "start_s", "end_s", "file", "content_digest"]
     _, table = read_part(part / CLIPS, names)
     for row in table.to_pylist():
@@ -140,28 +153,24 @@ def _told(part: Path) -> Iterator[list[Any]]:
 
 def _num_parts(stage: Path, clips: int) -> int:
     """A power of two; more than in other layouts, since of two rows of a clip the last counts."""
-    wanted = 1 << (-(-clips // _CLIPS_EACH) - 1).bit_length()
+    wanted = _power_of_two(-(-clips // _CLIPS_EACH))
     for folder in part_folders(stage):
         count = int(folder.name.partition("-of-")[2])
         wanted = max(wanted, count if read_record(folder).get("rides") else 2 * count)
     return wanted
 
 
-def _in_portions(rows: list[list[Any]], count: int, shared: Mapping[str, Any]) -> Iterator[list[Task]]:
-    """Tasks that fill parts, so many at a time that their rows can be held."""
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _tasks(group: Sequence[Path], count: int, shared: Mapping[str, Any]) -> list[Task]:
+    """Those that fill parts with the rows of a group."""
     by_part: dict[int, list[list[Any]]] = {}
-    for row in rows:
-        by_part.setdefault(part_of(row[0], count), []).append(row)
-    portion: list[Task] = []
-    held = 0
-    for index, of_part in sorted(by_part.items()):
-        portion.append(Task(index, count, {**shared, "rows": of_part}))
-        held += len(of_part)
-        if held >= _AT_ONCE:
-            yield portion
-            portion, held = [], 0
-    if portion:
-        yield portion
+    for part in group:
+        for row in _told(part):
+            by_part.setdefault(part_of(row[0], count), []).append(row)
+    return [Task(index, count, {**shared, "rows": rows}) for index, rows in sorted(by_part.items())]
 
 
 @contextmanager
@@ -170,7 +179,13 @@ def _worker(stage: Path, spooled: Former, stop: Event) -> Iterator[Work]:
 
 
 def _fill(stage: Path, spooled: Former, task: Task, folder: Path) -> dict[str, Any]:
-    """Write the clips of a task, and those of other runs that lie in its place."""
+    """Write the clips of a task, and those of other runs that lie in its place.
+
+    Raises:
+        _Overtaken: a part of a scan lies there, which that scan takes for done.
+    """
+    if (lies := read_record(stage / task.name)) and not lies.get("rides"):
+        raise _Overtaken
     said = {name: task.inputs[name] for name in ("about", "limits", "rides")}
     lying = Former([stage / task.name], said["about"], read_notes)
     sources = {clip["clip_id"]: (lying, clip) for clip in lying.clips()}

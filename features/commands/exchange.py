@@ -86,8 +86,7 @@ def import_(
     from dataclasses import asdict
 
     from curation.progress import Progress
-    from curation.tables import number
-    from features.extract import size_text
+    from curation.tables import number, size_text
     from features.memmap import open_memmap, read_empty_text
     from features.memmap_import import ImportConfig, Imported, import_memmap
 
@@ -95,18 +94,13 @@ def import_(
         if given and len(given) != len(folders):
             times = number(len(given), "time")
             raise click.UsageError(f"{option}: given {times}, expected once for each DIR")
-    sets = [
-        Imported(
-            dataset=datasets[place] if datasets else folder.resolve().name,
-            split=split,
-            rows=open_memmap(
-                folder,
-                tsvs[place] if tsvs else folder.with_name(f"{folder.name}.tsv"),
-                duration_s=duration_s,
-            ),
-        )
-        for place, folder in enumerate(folders)
-    ]
+    sets = []
+    for at, folder in enumerate(folders):
+        named = folder.resolve() if folder.name in ("", "..") else folder  # "." has no name
+        tsv = tsvs[at] if tsvs else named.parent / f"{named.name}.tsv"
+        dataset = datasets[at] if datasets else folder.resolve().name
+        rows = open_memmap(folder, tsv, duration_s=duration_s)
+        sets.append(Imported(dataset=dataset, split=split, rows=rows))
     empty = read_empty_text(empty_text) if empty_text is not None else None
     config = ImportConfig(shard_rows=shard_rows, text_tolerance=text_tolerance, empty_text=empty)
     with Progress("import") as progress:

@@ -1,7 +1,7 @@
 """The command that turns clips into shards."""
 
-import contextlib
 import shlex
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,7 @@ from features import options as own
 from features.installed import ComputingCommand
 
 if TYPE_CHECKING:
+    from curation.ray_engine import Engine
     from curation.tasks import Share
     from features.asked import Asked
     from features.extract import Extraction
@@ -209,7 +210,7 @@ def extract(
     from features.source import find_manifest
     from features.weights import WeightChoice
 
-    options.check_engine(engine, address)
+    connection = options.connected(engine, address)
     rate_hz = int(sample_rate_hz)
     found = find_manifest(manifest, manifests)
     places = media_folders(media)
@@ -241,8 +242,8 @@ def extract(
     )
     _extract(
         asked, found, places, media_list, out or Path("shards") / sample_rate_hz,
-        manifests=manifests, scan=manifests if scan else None, share=share, engine=engine,
-        address=address, dry_run=dry_run, as_json=as_json,
+        manifests=manifests, scan=manifests if scan else None, share=share,
+        connection=connection, dry_run=dry_run, as_json=as_json,
     )  # fmt: skip
 
 
@@ -256,8 +257,7 @@ def _extract(
     manifests: Path,
     scan: Path | None,
     share: "Share | None",
-    engine: str,
-    address: str | None,
+    connection: "AbstractContextManager[Engine | None]",
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -268,15 +268,9 @@ def _extract(
     from features.extract import Extraction, Machines, free_bytes
     from features.plan import make_plan
 
-    with contextlib.ExitStack() as held:
-        cluster = None
-        if engine == "ray":
-            from curation.ray_engine import cluster as connected
-
-            cluster = held.enter_context(connected(address))
+    with connection as cluster, Progress("extract") as progress:
         devices = devices_of(asked, cluster)
         job = job_of(asked, devices, cluster)
-        progress = held.enter_context(Progress("extract"))
         plan = make_plan(manifest, media, media_list, job, out, progress.bytes, progress.item, manifests)
         extraction = Extraction(plan, job, out, progress.item, scan=scan, hashing=progress.bytes)
         machines = Machines(devices=devices, engine=cluster, workers=asked.workers, share=share or ALL)

@@ -24,8 +24,7 @@ def seal(out: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from curation.progress import Progress
-    from curation.tables import number
-    from features.extract import size_text
+    from curation.tables import number, size_text
     from features.seal import seal as seal_folder
 
     with Progress("seal") as progress:

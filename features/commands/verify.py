@@ -11,7 +11,7 @@ from curation.console import finish
 from features.installed import ComputingCommand
 
 if TYPE_CHECKING:
-    from features.verify import Verified
+    from features.verified import Verified
 
 
 @click.command(cls=ComputingCommand)
@@ -36,21 +36,22 @@ def verify(out: Path, full: bool, manifest: Path | None, workers: int | None, as
     from dataclasses import asdict
 
     from curation.progress import Progress
-    from curation.tables import number
+    from curation.tables import number, size_text
+    from features.source import find_manifest, read_manifest
     from features.verify import compare_manifest
     from features.verify import verify as verify_folder
 
+    now = None if manifest is None else read_manifest(find_manifest(manifest))
     with Progress("verify") as progress:
         found = verify_folder(out, full=full, workers=options.num_workers(workers), report=progress.item)
-    differing = compare_manifest(out, manifest) if manifest is not None else []
+    differing = [] if now is None else compare_manifest(out, now)
     wrong = found.wrong_files
     count = number(len(found.problems), "problem")
     summary = (
         f"{number(found.files, 'file')} = {found.files - wrong:,} sound + {wrong:,} wrong"
         + (f" ({count})" if wrong else "")
         + f"; {number(found.rows, 'row')}, {number(found.texts, 'caption')}, "
-        f"{found.read_bytes / 1e6:,.1f} MB read"
-        + (f"; {number(len(differing), 'difference')} from the manifest" if manifest else "")
+        f"{size_text(found.read_bytes)} read" + _compared(manifest, differing)
     )
     finish(
         {
@@ -66,20 +67,31 @@ def verify(out: Path, full: bool, manifest: Path | None, workers: int | None, as
             "differences": differing,
         },
         as_json,
-        text="\n".join([*map(str, found.problems), *differing]),
+        text="\n".join([*map(str, found.problems), *(differing or ())]),
         summary=summary,
         next_steps=_next(out, full, found, bool(differing)),
         code=12 if differing else 13 if wrong else 0,
     )
 
 
-def _next(out: Path, full: bool, found: "Verified", differing: bool) -> tuple[str, ...]:
-    from features.verify import remedy
+def _compared(manifest: Path | None, differing: list[str] | None) -> str:
+    from curation.tables import number
 
+    if manifest is None:
+        return ""
+    if differing is None:
+        return "; not compared with the manifest"
+    return f"; {number(len(differing), 'difference')} from the manifest"
+
+
+def _next(out: Path, full: bool, found: "Verified", differing: bool) -> tuple[str, ...]:
+    from features.verified import remedy
+
+    steps = remedy(out, found) if found.problems else ()
     if differing:
-        return ("extract this manifest with another --out",)
-    if found.problems:
-        return remedy(out, found)
+        steps = (*steps, "extract this manifest with another --out")
+    if steps:
+        return steps
     place = shlex.quote(str(out))
     again = () if full else (f"features verify {place} --full",)
     return (*again, f"features info {place}")

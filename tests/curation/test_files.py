@@ -94,6 +94,25 @@ def test_folder_is_replaced_whole(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["paper", "excluded"]
 
 
+def test_folder_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    """Names of files too: a machine that stops after the rename must not leave an empty folder."""
+    told, fsync, replace = [], files.fsync, os.replace
+
+    def synced(path):
+        told.append(path.name.partition(".tmp-")[0])
+        fsync(path)
+
+    def replaced(source, destination):
+        told.append("rename")
+        replace(source, destination)
+
+    monkeypatch.setattr(files, "fsync", synced)
+    monkeypatch.setattr(files.os, "replace", replaced)
+    with replacing_folder(tmp_path / "paper") as temporary:
+        _write(temporary / "kept", "new")
+    assert told == ["kept", "paper", "rename", tmp_path.name]
+
+
 KILLED = """
 import os, sys
 from pathlib import Path

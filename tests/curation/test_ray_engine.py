@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner
 from made_media import make_media
 
+from curation import ray_actors
 from curation.cli import curate
-from curation.errors import UsageProblem
+from curation.errors import FoleyproofError, UsageProblem, WorkerLost
 from curation.media.decoder import DecoderConfig, decoding
-from curation.ray_engine import ActorSize, Engine, cluster
+from curation.ray_actors import ActorSize
+from curation.ray_engine import Engine, cluster
 
 
 def engine_of(*machines: tuple[float, float], down: tuple[float, float] | None = None) -> Engine:
@@ -64,6 +66,120 @@ def test_address_without_ray_is_a_mistake() -> None:
     result = CliRunner().invoke(curate, ["scan", "--address", "here:6379"])
     assert isinstance(result.exception, UsageProblem)
     assert "--address here:6379 with --engine local" in str(result.exception)
+
+
+# ---- actors that are lost, or never begin ------------------------------------------------------------
+
+
+class Actor:
+    """One whose answer is known by the name of what it is asked."""
+
+    def __getattr__(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=lambda *given: name)
+
+
+class Answers:
+    """Ray, whose actors all answer a question alike: an error is raised, and None never comes."""
+
+    def __init__(self, **answers: Any) -> None:
+        from ray import exceptions
+
+        self.exceptions = exceptions
+        self.answers = {"pid": 1, "told": [], "work": ({"clips": 1}, None), **answers}
+        self.num_put = self.num_kinds = self.num_actors = self.num_killed = 0
+
+    def put(self, value: Any) -> str:
+        self.num_put += 1
+        return "what is put"
+
+    def remote(self, **options: Any) -> Any:
+        self.num_kinds += 1
+        return lambda kind: SimpleNamespace(remote=self._actor)
+
+    def _actor(self, make: str) -> "Actor":
+        assert make == "what is put"
+        self.num_actors += 1
+        return Actor()
+
+    def wait(self, asked: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        return (asked, []) if self.answers[asked[0]] is not None else ([], asked)
+
+    def get(self, asked: str) -> Any:
+        if isinstance(self.answers[asked], Exception):
+            raise self.answers[asked]
+        return self.answers[asked]
+
+    def kill(self, actor: Any) -> None:
+        self.num_killed += 1
+
+    def work(self, folder: Path) -> dict[str, Any]:
+        """What comes of a task in a folder where something is half done."""
+        (folder / "half").touch()
+        with Engine(self).worker(pytest.fail)(threading.Event()) as work:
+            return work({}, folder)
+
+
+def error_of_ray(name: str, *told: Any) -> Exception:
+    from ray import exceptions
+
+    error: Exception = getattr(exceptions, name)(*told)
+    return error
+
+
+@pytest.mark.parametrize("asked", ["pid", "told", "work"])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ActorDiedError", ()),
+        ("ActorUnavailableError", ("no connection", None)),
+        ("LocalRayletDiedError", ()),
+        ("NodeDiedError", ("the node went",)),
+        ("ObjectLostError", ("00", None, "")),
+        ("OutOfMemoryError", ("the node is low on memory",)),
+        ("OwnerDiedError", ("00", b"", "")),
+        ("RuntimeEnvSetupError", ("no environment",)),
+        ("WorkerCrashedError", ()),
+    ],
+)
+def test_actor_lost_for_whatever_reason_costs_a_try(
+    asked: str, name: str, told: tuple[Any, ...], tmp_path: Path
+) -> None:
+    ray = Answers(**{asked: error_of_ray(name, *told)})
+    with pytest.raises(WorkerLost, match=r"4 actors died at it \(.+\), expected one to end"):
+        ray.work(tmp_path)
+    assert (ray.num_actors, ray.num_killed) == (4, 4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_actors_of_a_kind_share_one_class_and_one_copy_of_what_they_run(tmp_path: Path) -> None:
+    ray = Answers(work=error_of_ray("ActorDiedError"))
+    with pytest.raises(WorkerLost):
+        ray.work(tmp_path)
+    assert (ray.num_actors, ray.num_kinds, ray.num_put) == (4, 1, 1)
+
+
+def test_mistake_of_our_code_in_an_actor_is_shown_and_not_tried_again(tmp_path: Path) -> None:
+    ray = Answers(work=error_of_ray("RayTaskError", "work", "a traceback", KeyError("x"), "p", 1, "ip"))
+    with pytest.raises(Exception, match="a traceback") as raised:
+        ray.work(tmp_path)
+    assert not isinstance(raised.value, FoleyproofError)
+    assert ray.num_actors == 1
+
+
+def test_actor_that_can_never_be_placed_is_no_room_and_not_asked_for_again(tmp_path: Path) -> None:
+    ray = Answers(pid=error_of_ray("ActorUnschedulableError", "the node it asks for is dead"))
+    with pytest.raises(WorkerLost, match=r"no room for an actor .*the node it asks for is dead"):
+        ray.work(tmp_path)
+    assert (ray.num_actors, ray.num_killed) == (1, 1)
+
+
+def test_actor_that_does_not_begin_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_actors, "_START_S", 0.0)
+    ray = Answers(pid=None)
+    said = r"no room for an actor with 1 CPUs and 0 GPUs \(waited 0 s\), expected it on one machine"
+    with pytest.raises(WorkerLost, match=said):
+        ray.work(tmp_path)
+    assert (ray.num_actors, ray.num_killed) == (1, 1)
 
 
 # ---- decoding children ------------------------------------------------------------------------------

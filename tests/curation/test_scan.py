@@ -586,6 +586,11 @@ def test_without_a_folder_the_media_folder_of_all_datasets_is_scanned(
     assert code == 2
     assert "there is no folder ./media" in err
     shutil.copytree(corpus.manifests, tmp_path / "manifests")
+    (tmp_path / "media").mkdir()
+    code, _, err = curate("scan")
+    assert code == 2
+    assert "no file of a built dataset (" in err
+    assert "curate scan DIR" in err
     clip = pq.read_table(tmp_path / "manifests" / "esc50" / "clips.parquet").slice(0, 1).to_pylist()[0]
     wav = {"video": None, "audio": "pcm_s16le", "samples": "s16", "layout": "mono"}
     make_media(tmp_path / "media" / clip["clip_id"], seconds=0.5, **wav)  # type: ignore[arg-type]
@@ -603,7 +608,7 @@ def test_without_a_folder_the_media_folder_of_all_datasets_is_scanned(
         (("MEDIA", "--dataset", "vggsound"), 2, "vggsound: is not built"),
         (("MEDIA", "--dataset", "vggsound", "--list", "l.csv"), 2, "there is a card of that name"),
         (("MEDIA", "--list", "none.csv"), 2, "no such file"),
-        (("MEDIA", "--list", "bad.csv"), 2, "expected one named `file`"),
+        (("MEDIA", "--list", "bad.csv"), 2, "expected `file` among them"),
         (("--list", "bad.csv"), 2, "expected that folder too"),
         (("MEDIA", "--task", "3/3"), 2, "expected i/n"),
         (("MEDIA", "--timeout", "nan"), 2, "expected a number of seconds"),

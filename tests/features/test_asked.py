@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from curation.errors import UsageProblem
-from curation.ray_engine import ActorSize, Engine
+from curation.ray_actors import ActorSize
+from curation.ray_engine import Engine
 from features.asked import Asked, devices_of, job_of
 from features.prepared import InputConfig
 from features.remote import actor_size

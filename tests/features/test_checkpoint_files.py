@@ -6,13 +6,17 @@ import json
 import pickle
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
-from weight_files import bombs, no_checkpoints, saved, state
+from torch.utils._python_dispatch import TorchDispatchMode
+from weight_files import Bomb, bombs, no_checkpoints, saved, state
 
 from curation.errors import BadWeights, WrongWeights
 from features.checkpoint_files import BARE, read_tensors, write_safetensors
@@ -144,3 +148,95 @@ def test_no_damage_ends_in_anything_but_its_message(tmp_path: Path) -> None:
         path.unlink()
     assert len(refused) > 150
     assert all(path in message for path, message in refused)
+
+
+@pytest.mark.parametrize("length", [128, 384, 640, 1152])
+def test_safetensors_whose_header_begins_like_a_pickle_is_safetensors(
+    length: int, tmp_path: Path
+) -> None:
+    """The length of the header is what a file begins with: 640 is 80 02, as is protocol 2."""
+    content = save(state())
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:begin].rstrip(b" ")
+    tensors = state()
+    if len(header) > length:
+        content = save({"w": torch.ones(3)})
+        begin, tensors = 8 + int.from_bytes(content[:8], "little"), {"w": torch.ones(3)}
+        header = content[8:begin].rstrip(b" ")
+    content = length.to_bytes(8, "little") + header.ljust(length) + content[begin:]
+    path = _file(tmp_path, content, "a.safetensors")
+    assert kind_of(path) == "safetensors"
+    assert _equal(read_tensors(path), tensors)
+    path.write_bytes(content[: length - 20])
+    with pytest.raises(
+        WrongWeights, match=f"with a header of {length:,} bytes, expected a header within"
+    ):
+        read_tensors(path)
+
+
+def test_a_pickle_that_begins_like_safetensors_is_not_run(tmp_path: Path) -> None:
+    made = tmp_path / "made by the pickle"
+    bomb = pickle.dumps(Bomb(made), protocol=2)
+    content = b"\x80\x02X\x02\0\0\0a{0" + bomb[2:]  # a text that is forgotten, then the bomb
+    path = _file(tmp_path, content)
+    assert kind_of(path) == "pickle"
+    with pytest.raises(WrongWeights, match="when it is read, expected tensors"):
+        read_tensors(path)
+    assert not made.exists()
+    path.write_bytes((640).to_bytes(8, "little") + b"{" + bomb + bytes(1000))
+    assert kind_of(path) == "safetensors"
+    with pytest.raises(WrongWeights, match="cannot be read"):
+        read_tensors(path)
+    assert not made.exists()
+    pickle.loads(content)  # it is as bad as it looks
+    assert made.exists()
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+from curation.errors import FoleyproofError
+from features.checkpoint_files import read_tensors
+status = Path("/proc/self/status").read_text().splitlines()
+used = int(next(line for line in status if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20),) * 2)
+for path in sys.argv[1:]:
+    try:
+        read_tensors(Path(path))
+    except FoleyproofError as error:
+        print(error.exit_code, error)
+"""
+
+
+def test_too_little_memory_is_not_told_as_damage(tmp_path: Path) -> None:
+    tensors = {"weight": torch.zeros(16 << 20)}
+    names = ["zip.pth", "old.pth", "a.safetensors"]
+    torch.save(tensors, tmp_path / names[0])
+    torch.save(tensors, tmp_path / names[1], _use_new_zipfile_serialization=False)
+    save_file(tensors, tmp_path / names[2])
+    paths = [str(tmp_path / name) for name in names]
+    ran = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, *paths], capture_output=True, text=True, check=True
+    )
+    for path, line in zip(paths, ran.stdout.splitlines(), strict=True):
+        assert line.startswith(f"1 {path}: 67.1 MB of it did not fit into memory, expected so much"), (
+            line
+        )
+        assert "damaged" not in line
+
+
+class Clones(TorchDispatchMode):
+    """Counts the copies that are made."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "clone" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_turned_tensor_is_copied_once(tmp_path: Path) -> None:
+    with Clones() as clones:
+        write_safetensors(tmp_path / "a.safetensors", {"turned": torch.ones(5, 7).T}, {})
+    assert clones.count == 1
+    assert load_file(tmp_path / "a.safetensors")["turned"].shape == (7, 5)

@@ -19,7 +19,7 @@ from small_clips import SmallClips, digests, extract_words, row, write_manifest,
 from small_disk import mounted
 
 from curation import console
-from curation.errors import BadWeights, FoleyproofError, Locked
+from curation.errors import BadWeights, FoleyproofError, Locked, WrongWeights
 from curation.tasks import read_record
 from features import begun, cli, extract
 from features.encoders.suite import Suite
@@ -254,6 +254,27 @@ def test_new_and_changed_media_are_encoded_and_the_rest_is_carried_over(
     assert run(*words(here, out)).code == 3
 
 
+def test_damaged_table_of_a_former_part_is_not_carried_into_the_new_one(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    media = Path(shutil.copytree(clips.media, tmp_path / "media"))
+    here = SmallClips(clips.manifest, media)
+    out, anew = Path(shutil.copytree(done[0], tmp_path / "out")), tmp_path / "anew"
+    make_media(media / "films" / "missing.mp4", seconds=9.0, seed=5)
+    run(*words(here, anew))
+    (rejects,) = (
+        path
+        for path in (out / "clips").glob("*/rejects.parquet")
+        if "missing" in pq.read_table(path)["clip_id"].to_pylist()
+    )
+    rows = rejects.with_name("rows.parquet")
+    content = bytearray(rows.read_bytes())
+    content[40] ^= 1
+    rows.write_bytes(content)
+    assert run(*words(here, out)).code == 3
+    assert digests(out) == digests(anew)
+
+
 def test_rows_of_files_that_are_gone_are_not_dropped_in_silence(
     done: Any, clips: SmallClips, tmp_path: Path, run: Any
 ) -> None:
@@ -267,6 +288,34 @@ def test_rows_of_files_that_are_gone_are_not_dropped_in_silence(
     assert digests(out) == before
 
 
+def test_damaged_table_of_a_task_names_the_folder_to_make_anew(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
+    before = digests(out)
+    (table,) = (out / "clips").glob("00000-of-*/rows.parquet")
+    content = bytearray(table.read_bytes())
+    content[-1] ^= 1
+    table.write_bytes(content)
+    result = run("seal", out)
+    assert result.code == 13
+    assert f"rm -r {table.parent} and the same extract" in result.err
+    shutil.rmtree(table.parent)
+    assert run(*words(clips, out)).code == 3
+    assert digests(out) == before
+
+
+def test_manifest_may_be_called_otherwise_when_it_is_continued(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    before = digests(done[0])
+    for name in ("films", "sounds"):
+        shutil.copytree(clips.manifest.parent / name, tmp_path / name)
+    moved = Path(shutil.copy(clips.manifest, tmp_path / "moved.parquet"))
+    assert run(*words(SmallClips(moved, clips.media), done[0])).code == 3
+    assert digests(done[0]) == before
+
+
 def small_job(**said: Any) -> Job:
     known = {
         "sample_rate_hz": 16000, "weights": WeightChoice(untrained_seed=0, tiny=True),
@@ -276,7 +325,7 @@ def small_job(**said: Any) -> Job:
     return Job(**{**known, **said})
 
 
-@pytest.mark.parametrize("place", ["row", "header", "shape"])
+@pytest.mark.parametrize("place", ["row", "header", "shape", "table"])
 def test_carried_row_that_is_not_as_it_was_written_is_made_anew(
     place: str, clips: SmallClips, tmp_path: Path
 ) -> None:
@@ -290,11 +339,11 @@ def test_carried_row_that_is_not_as_it_was_written_is_made_anew(
     encoder = TaskEncoder(job)
     facts = encoder.work(asked, first)
     written = digests(first)
-    shard = first / "av-0000.safetensors"
-    content = bytearray(shard.read_bytes())
-    at = {"row": len(content) - 1, "header": 9, "shape": content.index(b"latent_std")}[place]
+    damaged = first / ("rows.parquet" if place == "table" else "av-0000.safetensors")
+    content = bytearray(damaged.read_bytes())
+    at = {"row": -1, "header": 9, "shape": content.find(b"latent_std"), "table": -1}[place]
     content[at] ^= 1
-    shard.write_bytes(content)
+    damaged.write_bytes(content)
     asked |= {"carried": facts["content"], "former": str(first)}
     assert encoder.work(asked, second) == facts
     assert digests(second) == written
@@ -318,6 +367,13 @@ def test_carried_rows_are_not_encoded_again(clips: SmallClips, tmp_path: Path, m
 
 
 # ---- what goes wrong --------------------------------------------------------------------------------
+
+
+def test_weights_that_are_not_those_of_the_plan_make_no_shard(clips: SmallClips, tmp_path: Path) -> None:
+    plan = make_plan(clips.manifest, [clips.media], None, small_job(), tmp_path / "out")
+    other = small_job(weights=WeightChoice(untrained_seed=1, tiny=True))
+    with pytest.raises(WrongWeights, match=r"untrained:1:tiny.* expected those.*untrained:0:tiny"):
+        TaskEncoder(other).work(plan.text_tasks[0].inputs, tmp_path)
 
 
 def test_row_that_is_not_finite_is_a_reject(clips: SmallClips, tmp_path: Path, monkeypatch: Any) -> None:

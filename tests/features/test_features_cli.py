@@ -334,7 +334,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(here: Path, features: Run) ->
     for said in (
         "encoders: clip untrained:7:tiny",
         "1 of 1 task over 2 captions",
-        "room: 0.8 MB expected",
+        "room: 797.4 kB expected",
     ):
         assert said in out
     code, out, err = features(*words, "--json")

@@ -30,9 +30,10 @@ from curation.errors import (
 from curation.files import canonical_json
 from features import index
 from features.commands.exchange import export, import_
-from features.memmap import open_memmap, read_empty_text, read_tsv
+from features.memmap import open_memmap, read_empty_text
 from features.memmap_export import export_memmap
 from features.memmap_import import ImportConfig, Imported, import_memmap
+from features.memmap_tsv import read_tsv
 from features.shards import ShardReader
 from features.verify import verify
 
@@ -200,7 +201,7 @@ def test_too_little_room_is_told_before_anything_is_written(
     monkeypatch.setattr(
         "features.memmap_export.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0)
     )
-    with pytest.raises(NoSpace, match=r"0\.0 GB are free, expected the"):
+    with pytest.raises(NoSpace, match=r"0 bytes are free, expected the 2\.8 MB"):
         export_memmap(tmp_path / "s", tmp_path / "to")
     assert {path.name for path in (tmp_path / "to").iterdir()} == {".seal.lock"}
 
@@ -236,7 +237,7 @@ def test_one_caption_with_two_texts_is_refused_by_name(tmp_path: Path) -> None:
     found = TensorDict.load_memmap(folder)
     found["text_features"][3, 5, 7] += 1.0
     sets = [Imported(dataset="old", split="train", rows=opened(folder))]
-    said = r"old row 0 \(av00\) and old row 3 \(av05\): one caption, 'dog barking', and different"
+    said = r"old row 0 \(av00\) and .*old row 3 \(av05\): one caption, 'dog barking', and different"
     with pytest.raises(BadMetadata, match=said):
         import_memmap(sets, tmp_path / "out", ImportConfig())
     config = ImportConfig(text_tolerance=1.1)
@@ -262,8 +263,8 @@ def test_tensors_of_different_numbers_of_rows_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([("a", "x"), ("a", "y")], "row 2, id 'a', stands there again"),
-        ([("", "x")], "row 1, id '', has an empty cell"),
+        ([("a", "x"), ("a", "y")], "line 3, id 'a', stands there again"),
+        ([("", "x")], "line 2, id '', has an empty cell"),
     ],
 )
 def test_ids_that_are_none_are_refused(tmp_path: Path, rows: list[tuple[str, str]], said: str) -> None:
@@ -278,7 +279,7 @@ def test_ids_that_are_none_are_refused(tmp_path: Path, rows: list[tuple[str, str
         (b"id\tname\na\tb\n", "its columns are"),
         (b"", "its columns are"),
         (b"id\tcaption\n\xff\tb\n", "invalid start byte"),
-        (b"id\tcaption\nlonely\n", "row 1, id 'lonely', has an empty cell"),
+        (b"id\tcaption\nlonely\n", "line 2, id 'lonely', has an empty cell"),
     ],
 )
 def test_what_is_no_tsv_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -311,12 +312,34 @@ def edited(folder: Path, change: Any) -> None:
 
 def no_sync(folder: Path) -> str:
     edited(folder, lambda meta: meta.pop("sync_features"))
-    return "sync is missing or alone"
+    return "sync_features is missing or alone"
 
 
 def no_mean(folder: Path) -> str:
     edited(folder, lambda meta: meta.pop("mean"))
     return "names no tensor `mean`"
+
+
+def flat_std(folder: Path) -> str:
+    edited(folder, lambda meta: meta["std"].update(shape=[7]))
+    (folder / "std.memmap").write_bytes(bytes(28))
+    return r"std has shape \[7\], expected \[7, 32, 20\]"
+
+
+def deep_meta(folder: Path) -> str:
+    (folder / "meta.json").write_text("[" * 100_000)
+    return r"meta\.json cannot be read \(RecursionError"
+
+
+def no_rows(folder: Path) -> str:
+    empty = {"shape": [0, 32, 20], "dtype": "torch.float32"}
+    text = {"shape": [0, 77, 1024], "dtype": "torch.float32"}
+    for name in folder.glob("*.memmap"):
+        name.write_bytes(b"")
+    meta = {"mean": empty, "std": empty, "text_features": text}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    write_tsv(folder.with_suffix(".tsv"), "audio", [])
+    return r"old\.tsv has no rows, expected a line for each row of the tensors — give"
 
 
 def odd_dtype(folder: Path) -> str:
@@ -349,9 +372,12 @@ def test_tensors_of_another_length_point_to_the_option(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [no_meta, short_file, no_file, no_sync, no_mean, odd_dtype, odd_channels],
+    [
+        no_meta, deep_meta, short_file, no_file, no_sync, no_mean, no_rows, flat_std, odd_dtype,
+        odd_channels,
+    ],
     ids=lambda f: f.__name__,
-)
+)  # fmt: skip
 def test_a_damaged_folder_is_refused(tmp_path: Path, spoil: Any) -> None:
     folder = write_memmap(tmp_path / "old", some("av"))
     said = spoil(folder)
@@ -407,7 +433,7 @@ def test_another_empty_caption_is_another_folder_of_shards(tmp_path: Path) -> No
     imported(tmp_path, some("audio"), empty_text=EMPTY.clone())
     assert hashes(tmp_path / "out") == first
     for other in (EMPTY + 1, None):
-        with pytest.raises(ConfigDiffers, match="was made with another about") as caught:
+        with pytest.raises(ConfigDiffers, match=r"with other options \(empty_text was sha") as caught:
             imported(tmp_path, some("audio"), empty_text=other)
         assert caught.value.exit_code == 12
     assert hashes(tmp_path / "out") == first
@@ -468,7 +494,8 @@ def test_another_import_into_the_same_folder_is_refused(tmp_path: Path) -> None:
     first = hashes(out)
     imported(tmp_path, some("av"))  # the same again
     assert hashes(out) == first
-    with pytest.raises(ConfigDiffers, match="was made with another imported, tasks, expected the same"):
+    said = r"another list of folders \(was old/train \w{12}, now old/train \w{12}\), expected the same"
+    with pytest.raises(ConfigDiffers, match=said):
         imported(tmp_path, some("av", 10), name="new")
 
 

@@ -19,7 +19,7 @@ from small_clips import row, write_manifest
 
 from curation.decision import certificate
 from curation.decision.policy import CONTENT_TIERS, CleanConfig, Policy
-from curation.errors import BadManifest, BadMetadata, ManifestChanged, UsageProblem
+from curation.errors import BadManifest, ManifestChanged, UsageProblem
 from curation.files import digest_of
 from curation.tasks import Task, is_done, run
 from features import begun
@@ -128,6 +128,8 @@ def test_manifest_without_a_column_or_with_a_clip_twice_is_refused(tmp_path: Pat
         read_manifest(path)
     with pytest.raises(BadManifest, match="films/a stands in 2 rows, expected each clip once"):
         read_manifest(films(tmp_path, [*FILMS, row("films", "a")]))
+    with pytest.raises(BadManifest, match="split is empty in a row, expected one in each"):
+        read_manifest(films(tmp_path, [*FILMS, row("films", "z", split=None)]))
 
 
 def test_a_folder_in_the_place_of_a_manifest_is_refused(tmp_path: Path) -> None:
@@ -308,33 +310,6 @@ def test_files_of_a_folder_made_a_dataset_are_those_of_its_own_list(tmp_path: Pa
     (path.parent / "raw").mkdir()
     pq.write_table(listed, path.parent / "raw" / "folder.parquet")
     assert planned(path, media, out=tmp_path / "out").media.files == ["x/y.wav", None]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "file,id\nx/y.wav,c\n",
-        "id\tfile\nc\tx/y.wav\n",
-        "dataset,file,clip_id\nfilms,x/y.wav,c\nz,a.mp4,c\n",
-    ],
-)
-def test_list_of_media_goes_before_the_patterns(text: str, tmp_path: Path, media: Path) -> None:
-    listed = tmp_path / "list.csv"
-    listed.write_text(text)
-    plan = planned(films(tmp_path), media, out=tmp_path / "out", media_list=listed)
-    assert plan.media.files == ["a.mp4", "deep/b.mp4", "x/y.wav"]
-
-
-def test_list_of_media_without_its_columns_is_refused(tmp_path: Path, media: Path) -> None:
-    listed = tmp_path / "list.csv"
-    listed.write_text("path,name\nx/y.wav,c\n")
-    with pytest.raises(BadMetadata, match="no row with a file and an id"):
-        planned(films(tmp_path), media, out=tmp_path / "out", media_list=listed)
-    (tmp_path / "list.parquet").write_bytes(b"no Parquet")
-    with pytest.raises(BadMetadata, match="not Parquet"):
-        planned(films(tmp_path), media, out=tmp_path / "out", media_list=tmp_path / "list.parquet")
-    with pytest.raises(UsageProblem, match="no such file"):
-        planned(films(tmp_path), media, out=tmp_path / "out", media_list=tmp_path / "nowhere.csv")
 
 
 def test_of_several_folders_the_first_that_has_a_file_counts(tmp_path: Path, media: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,22 @@ cluster.shutdown()
 """
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+@contextmanager
+def started(**settings: str) -> Iterator[str]:
+    """The address of a cluster of two nodes, which ends with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", CLUSTER],
+        [sys.executable, "-W", "ignore", "-c", CLUSTER], env={**os.environ, **settings},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with started() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,7 @@ def actors() -> list[int]:
     found = []
     for place in Path("/proc").iterdir():
         try:
-            if place.name.isdecimal() and b"ray::_Actor" in (place / "cmdline").read_bytes():
+            if place.name.isdecimal() and b"ray::Actor" in (place / "cmdline").read_bytes():
                 found.append(int(place.name))
         except OSError:
             continue
@@ -127,9 +135,9 @@ FEWER = """
 import os, sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from curation import ray_engine
+from curation import ray_actors, ray_engine
 from curation.tasks import Task, run
-ray_engine._START_S = 15.0
+ray_actors._START_S = 15.0
 address, stage, dies = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 
 def make(tell):
@@ -169,6 +177,78 @@ def test_more_actors_than_there_is_room_for_and_one_that_dies_at_the_last_task(
     assert (tmp_path / "died").exists()
     found = sorted((tmp_path / "stage").glob("*-of-*/pid"))
     assert [path.read_text() for path in found] == ["done"] * 7
+
+
+LOST = """
+import os, sys, threading, time
+from contextlib import contextmanager
+from pathlib import Path
+from curation import ray_actors, ray_engine
+from curation.errors import WorkerLost
+ray_actors._START_S = 2.0
+address, folder, died, num_cpus = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+
+class Deadly:
+    def __reduce__(self):  # where it is sent
+        os.kill(os.getpid(), 9)
+
+def make(tell):
+    @contextmanager
+    def worker(stop):
+        def work(given, folder):
+            (folder / str(os.getpid())).touch()
+            if not died.exists():
+                died.touch()
+                tell(Deadly())
+                time.sleep(60)
+            return {"pid": os.getpid()}
+        yield work
+    return worker
+
+try:
+    with ray_engine.cluster(address) as engine:
+        remote = engine.worker(make, size=ray_actors.ActorSize(num_cpus=float(num_cpus)))
+        with remote(threading.Event()) as work:
+            found = work({}, folder)
+except WorkerLost as error:
+    found = error
+print(found)
+"""
+
+
+def answer_of(address: str, folder: Path, *, num_cpus: int = 1) -> str:
+    """What is said of a task whose first actor dies while it answers how far it is."""
+    words = [sys.executable, "-c", LOST, address, str(folder), f"{folder}.died", str(num_cpus)]
+    folder.mkdir()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_task_whose_actor_dies_while_it_is_asked_how_far_it_is_is_done_by_another(
+    address: str, tmp_path: Path
+) -> None:
+    said = answer_of(address, tmp_path / "task")
+    assert (tmp_path / "task.died").exists()
+    (left,) = (tmp_path / "task").iterdir()
+    assert said == f"{{'pid': {left.name}}}"
+
+
+@pytest.mark.slow
+def test_actor_larger_than_every_machine_is_told(address: str, tmp_path: Path) -> None:
+    said = answer_of(address, tmp_path / "task", num_cpus=2)  # as many as both machines have
+    assert said.startswith(
+        "no room for an actor with 2 CPUs and 0 GPUs (waited 2 s), expected it on one"
+    )
+
+
+@pytest.mark.slow
+def test_actors_that_ray_ends_for_their_memory_are_told(tmp_path: Path) -> None:
+    with started(RAY_memory_usage_threshold="0.001", RAY_memory_monitor_refresh_ms="100") as address:
+        said = answer_of(address, tmp_path / "task")
+    assert "4 actors died at it" in said
+    assert "low on memory" in said
 
 
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

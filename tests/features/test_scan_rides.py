@@ -6,20 +6,30 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_media import make_media
 from small_clips import TINY, digests, finish, start
 
 from curation import console
+from curation.media import ridden
+from curation.media.answer import Answer
+from curation.media.carried import read_notes
+from curation.media.fingerprint import part_of
 from curation.media.prints import Prints
-from curation.tasks import Task
+from curation.media.ridden import Spool
+from curation.tasks import Task, part_folders, write_sealed
 from curation.verdict import Reason
-from features import cli
+from features import cli, riding
 from features import input_child as child_module
 from features.feeding import Preparer
 from features.prepared import InputConfig, Prepared, Request
@@ -27,6 +37,9 @@ from features.riding import SCAN, Ride
 from features.room import Layout, Room, Rooms
 
 OUTSIDE = {".lock", "manifests.duckdb"}  # of the promise of equal bytes
+RIDING = riding._decoder(InputConfig(sample_rate_hz=16000))
+OTHER = replace(RIDING, max_duration_s=50.0)
+NUMBERS = range(60)
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -204,6 +217,184 @@ def test_killed_run_is_continued(
     assert scan_here(built, media, monkeypatch) == 3
     assert decoded == []
     assert written(built) == written(scanned)
+
+
+# ---- many spools ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spools(tmp_path: Path) -> list[Path]:
+    """Of a dataset that is built, in `out`: twelve of five clips each, two made under other limits."""
+    (tmp_path / "m" / "films").mkdir(parents=True)
+    pq.write_table(pa.table({"clip_id": ["clip0"]}), tmp_path / "m" / "films" / "clips.parquet")
+    (tmp_path / "out" / "clips").mkdir(parents=True)
+    made = []
+    for task in range(12):
+        folder = tmp_path / "out" / SCAN / f"{task:05d}-of-00012"
+        spool = Spool(folder, OTHER if task in (3, 8) else RIDING)
+        for number in NUMBERS[5 * task : 5 * task + 5]:
+            spool.add(clip(number), [number, 1000 + number], answer(number))
+        spool.close()
+        made.append(folder)
+    return made
+
+
+def clip(number: int) -> dict[str, Any]:
+    name = f"clip{number}"
+    return {"dataset": "films", "clip_id": name, "start_s": 0.0, "end_s": 9.0, "file": f"{name}.mp4"}
+
+
+def answer(number: int) -> Answer:
+    """Every seventh failed; the thumbnails of the others are of their number."""
+    digest = f"sha256:{number:064x}"
+    if number % 7 == 0:
+        return Answer(status="failed", reason=Reason.NO_STREAMS, content_digest=digest)
+    arrays = {"thumbs": np.full((2, 4, 4), number, np.uint8), "audio_ms": np.arange(number, dtype="<i4")}
+    values = {"duration_s": 9.0, "thumb_fps": 1.0}
+    return Answer(status="scanned", content_digest=digest, values=values, arrays=arrays)
+
+
+def check_taken(manifests: Path, numbers: Sequence[int] = NUMBERS) -> None:
+    """Every clip lies in its part once, with what was said of it and of its file."""
+    seen = []
+    for part in part_folders(manifests / "fingerprints" / "films"):
+        index, count = (int(word) for word in part.name.split("-of-"))
+        rows = pq.read_table(part / "clips.parquet").to_pylist()
+        content = pq.read_table(part / "content.parquet").to_pylist()
+        thumbs = {row["clip_id"]: row["thumbs"] for row in content}
+        for row in rows:
+            number = int(row["clip_id"].removeprefix("clip"))
+            seen.append(number)
+            assert part_of(row["clip_id"], count) == index
+            assert row["content_digest"] == answer(number).content_digest
+            assert row["audio_ms"] == ([] if number % 7 == 0 else list(range(number)))
+            assert thumbs.get(row["clip_id"]) == (None if number % 7 == 0 else bytes([number]) * 32)
+            assert read_notes(part)[row["file"]] == [number, 1000 + number, row["content_digest"]]
+    assert sorted(seen) == list(numbers)
+
+
+def test_each_spool_is_read_once_however_many_groups_its_rows_go_to(
+    spools: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    plain, length = pq.ParquetFile.__init__, pq.read_metadata
+
+    def noted(self: Any, source: Any, *args: Any, **more: Any) -> None:
+        opened.append(source)
+        plain(self, source, *args, **more)
+
+    monkeypatch.setattr(pq.ParquetFile, "__init__", noted)
+    monkeypatch.setattr(pq, "read_metadata", lambda path: (opened.append(path), length(path))[1])
+    monkeypatch.setattr(ridden, "_AT_ONCE", 4)
+    monkeypatch.setattr(ridden, "_CLIPS_EACH", 2)
+    assert ridden.take_in(tmp_path / "m", "films", spools, RIDING) == len(NUMBERS)
+    once = {spool / "films" / "content.parquet": 1 for spool in spools}
+    twice = {spool / "films" / "clips.parquet": 2 for spool in spools}  # its length, and its rows
+    times = Counter(opened)
+    assert {path: times[path] for path in (*once, *twice)} == once | twice
+    assert len(part_folders(tmp_path / "m" / "fingerprints" / "films")) > 12
+    check_taken(tmp_path / "m")
+    assert sorted(spools[0].parent.iterdir()) == spools
+
+
+def test_spool_that_is_damaged_or_gone_is_left_out(spools: list[Path], tmp_path: Path) -> None:
+    shutil.rmtree(spools[1])
+    content = spools[4] / "films" / "content.parquet"
+    content.write_bytes(bytes(content.stat().st_size))
+    left = [number for number in NUMBERS if number // 5 not in (1, 4)]
+    assert ridden.take_in(tmp_path / "m", "films", spools, RIDING) == len(left)
+    check_taken(tmp_path / "m", left)
+
+
+def test_part_that_a_scan_made_meanwhile_stays(
+    spools: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tmp_path / "m" / "fingerprints" / "films" / "00000-of-00001"
+    part.mkdir(parents=True)
+    write_sealed(part / "task.json", {"outputs": {}})
+    before = (part / "task.json").read_bytes()
+    monkeypatch.setattr(ridden, "_num_parts", lambda stage, clips: 1)  # as seen before it was made
+    assert ridden.take_in(tmp_path / "m", "films", spools, RIDING) is None
+    assert (part / "task.json").read_bytes() == before
+
+
+def test_scan_that_ends_meanwhile_has_all_clips(
+    spools: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = tmp_path / "m" / "fingerprints" / "films"
+
+    def cleared(*args: Any) -> list[Task]:
+        raise FileNotFoundError(stage / "00000-of-00001.tmp-task")
+
+    monkeypatch.setattr(ridden, "run", cleared)
+    with pytest.raises(FileNotFoundError):
+        ridden.take_in(tmp_path / "m", "films", spools, RIDING)
+
+    def sealed(*args: Any) -> list[Task]:
+        stage.mkdir(parents=True)
+        write_sealed(stage / "scan.json", {})
+        return cleared()
+
+    monkeypatch.setattr(ridden, "run", sealed)
+    assert ridden.take_in(tmp_path / "m", "films", spools, RIDING) == 0
+
+
+ARRIVE = """
+import sys
+from pathlib import Path
+from curation.tasks import Task
+from features.prepared import InputConfig
+from features.riding import Ride
+manifests, out = map(Path, sys.argv[1:])
+ride = Ride(manifests, out, ["films"], InputConfig(sample_rate_hz=16000))
+print("ready", flush=True)
+sys.stdin.readline()
+arrived = ride.arrive([Task(index, 12, {}) for index in range(12)])
+print(arrived.clips, arrived.waiting)
+"""
+
+
+@pytest.mark.slow
+def test_of_two_runs_that_end_together_one_takes_in_after_the_other(
+    spools: list[Path], tmp_path: Path
+) -> None:
+    words = [sys.executable, "-c", ARRIVE, tmp_path / "m", tmp_path / "out"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    assert [one.stdout.readline() for one in both if one.stdout] == ["ready\n"] * 2
+    for one in both:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    assert sorted(one.communicate(timeout=120)[0] for one in both) == ["0 0\n", "60 0\n"]
+    assert [one.returncode for one in both] == [0, 0]
+    assert not (tmp_path / "out" / SCAN).exists()
+    check_taken(tmp_path / "m")
+
+
+def test_who_waited_for_long_leaves_his_own_to_the_next_run(
+    spools: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "out" / "clips" / ".seal.lock"
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print(flush=True); input()"
+    )
+    monkeypatch.setattr(riding, "_PATIENCE_S", 0.3)
+    ride = Ride(tmp_path / "m", tmp_path / "out", ["films"], InputConfig(sample_rate_hz=16000))
+    tasks = [Task(index, 12, {}) for index in range(12)]
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        arrived = ride.arrive(tasks)
+        other.communicate(b"\n")
+    assert (arrived.clips, arrived.waiting) == (0, 1)
+    assert all(spool.is_dir() for spool in spools)
+    arrived = ride.arrive(tasks)
+    assert (arrived.clips, arrived.waiting) == (60, 0)
+    assert not (tmp_path / "out" / SCAN).exists()
 
 
 # ---- one clip ---------------------------------------------------------------------------------------

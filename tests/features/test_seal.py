@@ -201,8 +201,29 @@ def test_a_task_of_another_configuration_is_refused(tmp_path: Path) -> None:
     shutil.copytree(
         tmp_path / "b" / "clips" / "00001-of-00003", tmp_path / "a" / "clips" / "00001-of-00003"
     )
-    with pytest.raises(ManifestChanged, match="written under another configuration"):
+    said = r"its certificate is None, expected sha256:c+ — run: rm -r .*/00001-of-00003 and"
+    with pytest.raises(ManifestChanged, match=said):
         seal(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["clips/00001-of-00003/rows", "clips/00000-of-00003/rejects", "text/00001-of-00002/captions"],
+)
+def test_a_task_whose_table_has_a_flipped_bit_is_not_sealed(tmp_path: Path, table: str) -> None:
+    """Parquet would read most of them, as another caption or another place."""
+    out = tmp_path / "with a blank"
+    write_tasks(out, some_rows())
+    path = out / f"{table}.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        ManifestChanged, match=r"sha256 is \w{12}, expected \w{12} as recorded"
+    ) as caught:
+        seal(out)
+    assert f"run: rm -r '{path.parent}' and the same extract or import again" in str(caught.value)
+    assert not (out / "shards.json").exists()
 
 
 def test_tasks_that_lost_rows_are_refused(tmp_path: Path) -> None:

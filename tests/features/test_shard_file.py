@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("features.shard_file.os.fsync", full)
+    monkeypatch.setattr("curation.files.os.fsync", full)
     with pytest.raises(NoSpace, match="no space left on the disk; nothing was half written") as caught:
         write(path)
     assert caught.value.exit_code == 14
@@ -200,6 +200,7 @@ def test_another_format_version_is_told(tmp_path: Path) -> None:
         (b"\xff" * 64, "ends within its header"),
         ((20).to_bytes(8, "little") + b"{" * 20, "its header is not readable"),
         ((2).to_bytes(8, "little") + b"{}", "its header is not readable"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "its header is not readable .RecursionError"),
     ],
 )
 def test_what_is_no_shard_is_told(tmp_path: Path, content: bytes, said: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,25 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
-from small_shards import ABOUT, CERTIFICATE, Planned, sealed_folder, text_of, values_of, write_tasks
+from small_shards import (
+    ABOUT,
+    CERTIFICATE,
+    Planned,
+    sealed_folder,
+    some_rows,
+    text_of,
+    values_of,
+    write_tasks,
+)
 
 from curation.errors import FoleyproofError, ManifestChanged, UsageProblem
-from curation.files import digest_of
+from curation.files import digest_of, sha256_file
 from features import gather, index
+from features.inventory import inventory
 from features.shard_file import columns_of, read_header, spec_of
 from features.shards import ShardReader
 from features.spec import SequenceSpec
-from features.statistics import Group
+from features.statistics import Group, read_groups
 
 COLUMNS = ("latent_mean", "latent_std", "clip", "sync")
 
@@ -35,8 +46,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Planned]:
-    from small_shards import some_rows
-
     return sorted(some_rows(), key=lambda row: (row.dataset, row.clip_id, row.part))
 
 
@@ -80,8 +89,10 @@ def test_one_row_comes_without_a_batch_dimension(reader: ShardReader, rows: list
     assert row["clip"].shape == (8, 1024)
     assert bool(row["has_video"])
     assert torch.equal(reader[-1]["sync"], reader[8]["sync"])
-    with pytest.raises(IndexError, match="row 9, expected 0 to 8"):
-        reader[9]
+    assert torch.equal(reader[-9]["latent_mean"], reader[0]["latent_mean"])
+    for row in (9, -10, -100):
+        with pytest.raises(IndexError, match=f"row {row}, expected -9 to 8"):
+            reader[row]
     assert len(list(reader)) == 9
 
 
@@ -161,10 +172,27 @@ def test_statistics_are_those_of_the_rows(reader: ShardReader, rows: list[Planne
     assert torch.allclose(mean, means.mean(0).float(), atol=1e-6)
     assert torch.allclose(std, means.std(0, unbiased=True).float(), atol=1e-6)
     everything = torch.cat([values_of(row)["latent_mean"].double() for row in rows])
-    assert torch.allclose(reader.latent_statistics()[1], everything.std(0).float(), atol=1e-6)
+    whole = reader.latent_statistics(*reader.groups())
+    assert torch.allclose(whole[1], everything.std(0).float(), atol=1e-6)
     assert set(reader.groups()) == {video, Group("rain", "train", "audio")}
     with pytest.raises(UsageProblem, match=r"\(nope, train, av\): .* \(tones, train, av\) — name one"):
         reader.latent_statistics(Group("nope", "train", "av"))
+
+
+@pytest.mark.parametrize(("av", "over"), [(5, "av"), (0, "all")])
+def test_the_default_statistics_are_those_that_the_file_and_info_say(
+    tmp_path: Path, av: int, over: str
+) -> None:
+    """One rule of what normalises latents: rows with pictures, or all where there are none."""
+    sealed_folder(tmp_path / "s", some_rows(av, 4))
+    held = safetensors.torch.load_file(tmp_path / "s" / index.STATISTICS_FILE)
+    with ShardReader(tmp_path / "s") as reader:
+        mean, std = reader.latent_statistics()
+    assert torch.equal(mean, held["mean"])
+    assert torch.equal(std, held["std"])
+    told = inventory(tmp_path / "s")["statistics"]
+    assert told["over"] == over
+    assert torch.equal(torch.tensor(told["means"]["std"], dtype=torch.float64).float(), std)
 
 
 def test_real_lengths_are_read_too(tmp_path: Path) -> None:
@@ -299,9 +327,25 @@ def test_a_folder_without_shards_says_which_command_makes_them(tmp_path: Path) -
 
 
 def test_an_unsealed_folder_says_to_seal_it(tmp_path: Path) -> None:
-    write_tasks(tmp_path / "s", [Planned(clip_id="a")])
-    with pytest.raises(UsageProblem, match=r"is not sealed.*run: features seal"):
-        ShardReader(tmp_path / "s")
+    out = tmp_path / "with a blank"
+    write_tasks(out, [Planned(clip_id="a")])
+    with pytest.raises(UsageProblem, match=rf"is not sealed.*run: features seal '{out}'$"):
+        ShardReader(out)
+    index.write_table(out / index.INDEX_FILE, index.INDEX.empty_table())
+    with pytest.raises(ManifestChanged, match=rf"run: features seal '{out}'$"):
+        index.read_table(out / index.INDEX_FILE, index.REJECTS)
+
+
+def test_a_folder_of_shards_called_like_a_task_is_sealed_and_not_removed() -> None:
+    assert index.advice(Path("clips/1-of-2/index.parquet")).startswith("run: rm -r clips/1-of-2 and")
+    assert index.advice(Path("best-of-all/index.parquet")) == "run: features seal best-of-all"
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def first_shard(out: Path, kind: str = "av") -> Path:
@@ -353,8 +397,11 @@ def no_json(out: Path) -> None:
 
 def other_columns(out: Path) -> None:
     table = pq.read_table(out / index.INDEX_FILE)
-    pq.write_table(table.rename_columns([n.replace("crc32", "crc") for n in table.column_names]),
-                   out / index.INDEX_FILE)  # fmt: skip
+    resealed(out, table.rename_columns([n.replace("crc32", "crc") for n in table.column_names]))
+
+
+def flipped_index(out: Path) -> None:
+    flip(out / index.INDEX_FILE)
 
 
 def strange_shard(out: Path) -> None:
@@ -368,7 +415,15 @@ def other_index(out: Path) -> None:
     table = pq.read_table(out / index.INDEX_FILE)
     place = table.column_names.index("row")
     later = pa.array([7] * table.num_rows, pa.int32())
-    pq.write_table(table.set_column(place, "row", later), out / index.INDEX_FILE)
+    resealed(out, table.set_column(place, "row", later))
+
+
+def resealed(out: Path, table: pa.Table) -> None:
+    """Write another index, with a digest that says that it is right."""
+    pq.write_table(table, out / index.INDEX_FILE)
+    tables = json.loads((out / index.SHARDS_FILE).read_text())["tables"]
+    tables[index.INDEX_FILE]["sha256"] = sha256_file(out / index.INDEX_FILE)
+    rewrite(out, tables=tables)
 
 
 def rewrite(out: Path, **changes: Any) -> None:
@@ -379,12 +434,19 @@ def rewrite(out: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (missing_index, r"index\.parquet: missing, expected the table of rows — run: features seal"),
+        (missing_index, r"index\.parquet: cannot be read \(No such file .*\), .* — run: features seal"),
+        (
+            flipped_index,
+            r"index\.parquet: sha256 is \w{12}, expected \w{12} as recorded — run:",
+        ),
         (missing_shard, r"av-0000\.safetensors: cannot be read \(No such file"),
-        (short_shard, r"av-0000\.safetensors: its size is \d+, expected \d+ — copy the file anew"),
+        (short_shard, r"av-0000\.safetensors: its size is [\d,]+, expected [\d,]+ — copy the file anew"),
         (swapped_kind, r"av-0000\.safetensors: its kind is audio, expected av"),
-        (other_rate, r"av-0000\.safetensors: its about is .*expected"),
-        (misshaped, r"av-0000\.safetensors: its columns is .*expected"),
+        (other_rate, r"its configuration is \{'duration_s': 2\.0\}, expected \{'duration_s': 1\.0\} —"),
+        (
+            misshaped,
+            r"its shape of columns is \{'clip': \(1024, 8\)\}, expected \{'clip': \(8, 1024\)\} —",
+        ),
         (
             other_version,
             r"shards\.json: its format is 'foleyproof-shards/9', expected foleyproof-shards/1",
@@ -404,6 +466,44 @@ def test_each_damage_is_told_when_the_folder_is_opened(
     with pytest.raises(FoleyproofError, match=said) as caught:
         ShardReader(copied, io=io)
     assert caught.value.exit_code == 13
+
+
+def lost(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+READS: dict[str, list[Callable[[Path], object]]] = {
+    index.INDEX_FILE: [inventory],
+    index.REJECTS_FILE: [inventory],
+    index.CAPTIONS_FILE: [lambda out: ShardReader(out).captions],
+    index.STATISTICS_FILE: [inventory, lambda out: ShardReader(out).latent_statistics()],
+}
+
+
+@pytest.mark.parametrize("damage", [lost, cut, flip])
+@pytest.mark.parametrize("name", READS)
+def test_whatever_is_read_beside_the_shards_must_be_what_was_sealed(
+    copied: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(copied / name)
+    for read in READS[name]:
+        with pytest.raises(ManifestChanged, match=rf"{name}: .*expected .* — run: features seal"):
+            read(copied)
+
+
+@pytest.mark.parametrize("damage", [lost, cut])
+def test_statistics_that_cannot_be_read_are_told(copied: Path, damage: Callable[[Path], None]) -> None:
+    path = copied / index.STATISTICS_FILE
+    damage(path)
+    with pytest.raises(ManifestChanged, match=r"cannot be read \(.*features seal"):
+        read_groups(path)
+    safetensors.torch.save_file({"mean": torch.zeros(3)}, path)
+    with pytest.raises(ManifestChanged, match=r"cannot be read \(TypeError.*features seal"):
+        read_groups(path)
 
 
 def test_a_file_that_is_cut_while_it_is_open_is_told_by_reads(copied: Path) -> None:

@@ -1,5 +1,7 @@
 """Verifying: sound folders pass, and each damage is named with its file, row and clip."""
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -12,17 +14,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from small_shards import Planned, sealed_folder, write_tasks
+from small_shards import Planned, sealed_folder, some_rows, write_tasks
 
 from curation.console import run
 from curation.errors import ManifestChanged, UsageProblem
 from curation.files import digest_of, sha256_file
 from curation.manifest import CLIP_COLUMNS, arrow_schema
+from curation.tasks import Task
+from curation.tasks import run as run_tasks
 from features import index
 from features.commands.verify import verify as command
+from features.gather import read_whole
 from features.seal import seal
 from features.shard_file import read_header
-from features.verify import Problem, verify
+from features.verified import Problem
+from features.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +116,17 @@ def test_two_shards_that_were_swapped_are_found_fast(tmp_path: Path) -> None:
 
 def truncated(out: Path) -> str:
     os.truncate(shards(out, "av")[0], 5000)
-    return r"av-0000\.safetensors: has 5,000 bytes, expected"
+    return r"av-0000\.safetensors: its size is 5,000, expected"
 
 
 def missing(out: Path) -> str:
     shards(out, "audio")[0].unlink()
-    return r"audio-0000\.safetensors: missing"
+    return r"audio-0000\.safetensors: cannot be read \(No such file or directory\)"
 
 
 def missing_index(out: Path) -> str:
     (out / index.INDEX_FILE).unlink()
-    return r"index\.parquet: sha256 is missing, expected"
+    return r"index\.parquet: cannot be read \(No such file or directory\), expected"
 
 
 def missing_record(out: Path) -> str:
@@ -137,7 +143,47 @@ def other_format(out: Path) -> str:
 def other_configuration(out: Path) -> str:
     path = shards(out, "av")[0]
     path.write_bytes(path.read_bytes().replace(b"test/1", b"test/2"))
-    return r"av-0000\.safetensors: its header says another configuration"
+    return r"its configuration is \{'preprocessing': \{'version': 'test/2'\}\}, expected .*test/1"
+
+
+def no_extract(out: Path) -> str:
+    (out / index.EXTRACT_FILE).unlink()
+    return r"extract\.json: holds no extract\.json, expected a folder"
+
+
+def nested_extract(out: Path) -> str:
+    (out / index.EXTRACT_FILE).write_text("[" * 100_000)
+    return r"extract\.json: cannot be read \(maximum recursion depth"
+
+
+def other_extract(out: Path) -> str:
+    document = json.loads((out / index.EXTRACT_FILE).read_text()) | {"certificate": None}
+    document["digest"] = digest_of(document)
+    (out / index.EXTRACT_FILE).write_text(json.dumps(document))
+    return r"extract\.json: its certificate is another than in shards\.json"
+
+
+def other_record(out: Path) -> str:
+    """Of a task that was done anew, with other bytes."""
+    path = next(out.glob("clips/00001-*/task.json"))
+    record = json.loads(path.read_text())
+    record["outputs"]["av-0000.safetensors"]["sha256"] = "0" * 64
+    path.write_text(json.dumps({**record, "digest": digest_of(record)}))
+    return r"clips/00001-of-00003/av-0000\.safetensors: the record of its task has another digest"
+
+
+def silent_record(out: Path) -> str:
+    path = next(out.glob("clips/00001-*/task.json"))
+    record = json.loads(path.read_text())
+    del record["outputs"]["av-0000.safetensors"]
+    path.write_text(json.dumps({**record, "digest": digest_of(record)}))
+    return r"clips/00001-of-00003/av-0000\.safetensors: the record of its task has another digest"
+
+
+def longer_task_table(out: Path) -> str:
+    with next(out.glob("clips/00002-*/rejects.parquet")).open("ab") as file:
+        file.write(b"x")
+    return r"clips/00002-of-00003/task\.json: .*files of other sizes"
 
 
 def resealed(out: Path, table: pa.Table) -> None:
@@ -201,7 +247,8 @@ def other_rejects(out: Path) -> str:
 
 DAMAGES = [truncated, missing, missing_index, missing_record, other_format, other_configuration,
            duplicated, beyond, strange, no_text, other_text, other_kind, unsorted,
-           other_rejects]  # fmt: skip
+           other_rejects, no_extract, nested_extract, other_extract, other_record, silent_record,
+           longer_task_table]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -238,7 +285,8 @@ def test_the_counts_of_the_command_add_up(copied: Path) -> None:
     sound = document["files"] - document["wrong_files"]
     assert f"{document['files']} files = {sound} sound + {document['wrong_files']} wrong" in ran.stderr
     shard_count = len(list(copied.glob("*/*/*.safetensors")))
-    assert document["files"] == shard_count + 4 + 5  # tables and records
+    # tables, extract.json, records, and of these all but that of the cut shard name their tables
+    assert document["files"] == shard_count + 4 + 1 + 5 + 2 * 2 + 1 * 2
     assert document["problems"][0] == {
         "file": shards(copied, "av")[0].relative_to(copied).as_posix(), "row": None, "clip": None,
         "what": document["problems"][0]["what"],
@@ -274,6 +322,122 @@ def test_a_bad_shard_is_named_by_the_folder_to_remove(copied: Path, tmp_path: Pa
     )
 
 
+def flipped(path: Path, at: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("table", ["clips/00001-of-00003/rows", "text/00000-of-00002/captions"])
+def test_a_flipped_bit_in_the_table_of_a_task_is_found_by_a_full_look(copied: Path, table: str) -> None:
+    flipped(copied / f"{table}.parquet", 100)
+    assert verify(copied).problems == []
+    (found,) = verify(copied, full=True).problems
+    assert found.file == f"{table}.parquet"
+    assert "sha256 is" in found.what
+    assert advised(copied).startswith(f"next: rm -r {(copied / table).parent}; run the same features")
+
+
+def test_each_file_is_read_once(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def noted(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr("features.recorded.sha256_file", noted)
+    beside = [copied / name for name in index.read_sealed(copied)["tables"]]
+    verify(copied)
+    assert sorted(read) == sorted(beside)
+    read.clear()
+    verify(copied, full=True)
+    assert sorted(read) == sorted([*beside, *copied.glob("*/*/*.parquet")])
+
+
+def test_a_task_without_rows_is_looked_at_too(tmp_path: Path) -> None:
+    """No shard names its folder; the number of tasks is that of extract.json."""
+    write_tasks(tmp_path / "s", some_rows())
+    without_rows(tmp_path / "s")
+    seal(tmp_path / "s")
+    assert verify(tmp_path / "s", full=True).problems == []
+    folder = tmp_path / "s" / "clips" / "00003-of-00004"
+    flipped(folder / "rejects.parquet", 100)
+    (found,) = verify(tmp_path / "s", full=True).problems
+    assert found.file == "clips/00003-of-00004/rejects.parquet"
+    shutil.rmtree(folder)
+    assert [p.file for p in verify(tmp_path / "s").problems] == ["clips/00003-of-00004/task.json"]
+
+
+@pytest.mark.parametrize("name", [index.INDEX_FILE, index.CAPTIONS_FILE])
+def test_without_a_table_every_byte_of_the_shards_is_still_read(copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    paths = [*shards(copied, "av")[1:], *shards(copied, "text")[1:]]
+    for path in paths:
+        flipped(path)
+    found = verify(copied, full=True)
+    named = {p.file for p in found.problems if "sha256 is" in p.what}
+    assert named == {path.relative_to(copied).as_posix() for path in paths}
+    assert found.wrong_files == len(paths) + 1
+    rows = {p.file.partition("/")[0] for p in found.problems if p.row is not None}
+    assert rows == ({"text"} if name == index.INDEX_FILE else {"clips"})  # of the table that is left
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, os.strerror(errno.EIO)), ManifestChanged("f: ends at byte 7 — run")]
+)
+def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_is_looked_at(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A disk that fails, and a file that somebody cuts meanwhile."""
+    bad, table = shards(copied, "audio")[0], next(copied.glob("clips/00000-*/rows.parquet"))
+
+    def whole(handle: int, target: memoryview, offset: int, path: Path) -> None:
+        if path == bad:
+            raise error
+        read_whole(handle, target, offset, path)
+
+    def digest(path: Path) -> str:
+        if path in (table, copied / index.REJECTS_FILE):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return sha256_file(path)
+
+    monkeypatch.setattr("features.verify.read_whole", whole)
+    monkeypatch.setattr("features.recorded.sha256_file", digest)
+    flipped(shards(copied, "av")[0])
+    problems = verify(copied, full=True).problems
+    expected = [bad, table, copied / index.REJECTS_FILE, shards(copied, "av")[0]]
+    assert {p.file for p in problems} == {path.relative_to(copied).as_posix() for path in expected}
+    assert sum("cannot be read (Input/output error)" in p.what for p in problems) >= 2
+
+
+def without_rows(out: Path) -> None:
+    """Add a task of which all clips were rejected."""
+    for number in range(3):
+        (out / "clips" / f"{number:05d}-of-00003").rename(out / "clips" / f"{number:05d}-of-00004")
+
+    def work(task: Task, folder: Path) -> dict[str, Any]:
+        index.write_table(folder / index.ROWS_FILE, index.ROWS.empty_table())
+        index.write_table(folder / index.REJECTS_FILE, index.REJECTS.empty_table())
+        return {}
+
+    run_tasks(out / "clips", [Task(3, 4, {})], lambda stop: contextlib.nullcontext(work))
+    document = json.loads((out / index.EXTRACT_FILE).read_text())
+    document["tasks"][index.CLIPS] = 4
+    (out / index.EXTRACT_FILE).write_text(json.dumps({**document, "digest": digest_of(document)}))
+
+
+def test_extract_json_is_written_again_before_all_else(copied: Path) -> None:
+    begun = (copied / index.EXTRACT_FILE).read_bytes()
+    (copied / index.EXTRACT_FILE).write_text("x")
+    (copied / index.INDEX_FILE).unlink()
+    assert advised(copied) == (
+        f"next: rm -f {copied}/extract.json; run the same features extract or import again, which does "
+        f"no task twice; features verify {copied}"
+    )
+    (copied / index.EXTRACT_FILE).write_bytes(begun)
+    assert advised(copied) == f"next: features seal {copied}; features verify {copied}"
+
+
 def manifest(folder: Path, clips: dict[str, list[str]]) -> Path:
     """A dataset as build leaves it."""
     schema = arrow_schema(CLIP_COLUMNS)
@@ -298,7 +462,24 @@ def test_a_manifest_whose_captions_changed_ends_with_12(tmp_path: Path) -> None:
     assert ran.exit_code == 12
     assert "1 clip (tones/b): captions differ" in ran.stdout
     os.truncate(shards(tmp_path / "s", "av")[0], 10)
-    assert CliRunner().invoke(command, [*words, str(other)], catch_exceptions=False).exit_code == 12
+    ran = CliRunner().invoke(command, [*words, str(other)], catch_exceptions=False)
+    assert ran.exit_code == 12
+    steps = ran.stderr.splitlines()[-1]
+    assert steps.startswith(f"next: rm -r {shards(tmp_path / 's', 'av')[0].parent}; ")
+    assert steps.endswith("; extract this manifest with another --out")
+
+
+def test_without_the_index_a_manifest_is_not_compared(tmp_path: Path) -> None:
+    sealed_folder(tmp_path / "s", [Planned(clip_id="a", captions=["one"])], certificate=None)
+    other = manifest(tmp_path / "other", {"a": ["another"]})
+    (tmp_path / "s" / index.INDEX_FILE).unlink()
+    words = [str(tmp_path / "s"), "--manifest", str(other), "--json"]
+    ran = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert ran.exit_code == 13
+    document = json.loads(ran.stdout)
+    assert document["differences"] is None
+    assert document["summary"].endswith("; not compared with the manifest")
+    assert [problem["file"] for problem in document["problems"]] == [index.INDEX_FILE]
 
 
 def test_a_manifest_with_another_certificate_ends_with_12(tmp_path: Path) -> None:
@@ -312,7 +493,13 @@ def test_a_manifest_with_another_certificate_ends_with_12(tmp_path: Path) -> Non
 
 
 def test_a_missing_manifest_is_a_usage_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["verify", str(folder), "--manifest", "nowhere"])
+    """Found before the shards are read, which may take hours."""
+
+    def read(*values: object, **options: object) -> None:
+        pytest.fail("the shards were read")
+
+    monkeypatch.setattr("features.verify.verify", read)
+    monkeypatch.setattr("sys.argv", ["verify", str(folder), "--full", "--manifest", "nowhere"])
     assert run(command, "verify") == 2
 
 

@@ -19,7 +19,7 @@ import features.weight_table
 from curation.console import run
 from curation.files import locked
 from features.commands.weights import weights
-from features.weight_table import FILES, WeightFile
+from features.weight_table import FILES, WeightFile, file_named
 
 CONTENT = saved(state())
 Command = Callable[..., tuple[int, str, str]]
@@ -207,7 +207,7 @@ def test_a_file_is_fetched_checked_and_converted(command: Command, serve: Callab
     assert code == 0, err
     assert "1 file = 1 fetched + 0 at hand + 0 failed" in out
     assert sha256[:12] in out
-    assert "1 file to fetch, 0.00 GB, under: CC-BY-NC-4.0" in err
+    assert "1 file to fetch, 7.2 kB, and 7.2 kB of safetensors copies, under: CC-BY-NC-4.0" in err
     assert Path("w/v1-44.pth").read_bytes() == CONTENT
     assert Path(f"w/converted/v1-44.pth-{sha256[:12]}.safetensors").is_file()
     assert json.loads(Path("w/digests.json").read_text())["v1-44.pth"]["sha256"] == sha256
@@ -314,7 +314,24 @@ def test_a_disk_that_is_too_small_is_named_before_anything_comes(
     monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 10**9})())
     code, out, err = command("--fetch", "encoders", "--yes")
     assert (code, out) == (14, "")
-    assert "1.0 GB are free, expected 6.8 GB that are still to come" in err
+    assert "1.0 GB are free, expected 13.6 GB that are still to come (6.8 GB, and 6.8 GB of safe" in err
+
+
+def test_the_safetensors_copies_of_files_that_are_there_need_room_too(
+    command: Command, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(whole(content=CONTENT))
+    Path("w").mkdir()
+    Path("w/v1-44.pth").write_bytes(CONTENT)
+    free = file_named("v1-44.pth").num_bytes - 1
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": free})())
+        code, out, err = command("--fetch", "v1-44.pth", "--yes")
+        assert (code, out) == (14, "")
+        assert "still to come (0 bytes, and 7.2 kB of safetensors copies)" in err
+    assert command("--fetch", "v1-44.pth", "--yes")[0] == 0
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": 0})())
+    assert command("--fetch", "v1-44.pth", "--yes")[0] == 0, "all of it is there"
 
 
 def test_two_at_once_do_not_fetch_into_one_folder(

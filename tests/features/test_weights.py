@@ -173,7 +173,7 @@ def test_a_missing_file_is_named_with_the_command_that_brings_it(tmp_path: Path)
     assert caught.value.exit_code == 2
     assert f"{tmp_path}: v1-44.pth (VAE 44.1 kHz, 1.2 GB) is not there" in str(caught.value)
     with pytest.raises(
-        UsageProblem, match=r"by hand \(0\.7 GB from https://github\.com/.*/v1-16\.pth\)"
+        UsageProblem, match=r"by hand \(686\.6 MB from https://github\.com/.*/v1-16\.pth\)"
     ) as caught:
         identity_of(WeightChoice(folder=tmp_path, offline=True), 16000, parts=["vae"])
     assert "--fetch" not in str(caught.value)
@@ -321,7 +321,7 @@ def test_what_a_killed_conversion_left_is_swept(tmp_path: Path) -> None:
 
 def test_notes_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     weights, file, _ = _place(tmp_path, saved(state()))
-    for text in ("{", "[]", '{"v1-44.pth": {"bytes": 3}}'):
+    for text in ("{", "[]", '{"v1-44.pth": {"bytes": 3}}', "[" * 100_000):
         (tmp_path / "digests.json").write_text(text)
         with pytest.raises(BadWeights, match=r"digests\.json: cannot be read .* remove it"):
             checked(weights, file)

@@ -22,12 +22,12 @@ import pyarrow as pa
 import torch
 
 from curation.errors import ManifestChanged, UsageProblem
-from features import index
-from features.gather import IO, WORD_BYTES, ZEROS, Gather, Mapped, Read, Wanted, suitable_io
-from features.places import Numbers, read_places
-from features.recorded import misfits, sealed_file, sealed_table
-from features.shard_file import ITEM_BYTES, Header, columns_of, read_header, spec_of
-from features.statistics import Group, Sums, normalising, read_groups, total
+from features.store import index
+from features.store.gather import IO, WORD_BYTES, ZEROS, Gather, Mapped, Read, Wanted, suitable_io
+from features.store.places import Numbers, read_places
+from features.store.recorded import misfits, sealed_file, sealed_table
+from features.store.shard_file import ITEM_BYTES, Header, columns_of, read_header, spec_of
+from features.store.statistics import Group, Sums, normalising, read_groups, total
 
 Rows = Sequence[int] | npt.NDArray[np.integer[Any]] | torch.Tensor
 Batch = dict[str, Any]

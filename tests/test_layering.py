@@ -1,4 +1,4 @@
-"""Imports go one way: training → features → curation, and down the rooms inside curation."""
+"""Imports go one way: training → features → curation, and down the rooms inside each."""
 
 import ast
 import subprocess
@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# What a room may import; the ground floor is every module directly under curation/.
-ROOMS = ["corpus", "decision", "matching", "media", "catalog", "ground"]
+# Which rooms there are, from the roof down; the ground floor is every module directly under the package.
+ROOMS = {
+    "curation": ["corpus", "decision", "matching", "media", "catalog", "ground"],
+    "features": ["exchange", "extraction", "store", "weights", "encoders", "inputs", "ground"],
+}
+DOORS = {"cli", "commands", "__init__"}  # of the house: they lead to every room
+ABOVE = {"shards": "store"}  # modules of a name that people import, and the room they are of
 FOREIGN = {
     "curation": {"numpy", "pyarrow", "duckdb", "pandas", "av", "imagehash", "numba", "scipy", "PIL",
                  "yt_dlp", "click", "rich", "jinja2", "ray"},
@@ -42,9 +47,12 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
-def _room(module: str) -> str:
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "ground"
+def _room(module: str) -> int:
+    """The place of a module's room among those of its package."""
+    package, name = [*module.split("."), ""][:2]
+    rooms = ROOMS[package]
+    name = ABOVE.get(name, name) if package == "features" else name
+    return rooms.index(name if name in rooms else "ground")
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -61,19 +69,14 @@ def test_module_imports_only_what_its_package_may(path: Path) -> None:
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_rooms_import_downwards_only(path: Path) -> None:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[0] != "curation":
-        for name in _imports(path):
-            if name.startswith("curation."):
-                room, module = [*name.split("."), ""][1:3]
-                assert room in GROUND | {"media", "__version__"}, f"{path}: {name}"
-                assert room != "media" or module in MEDIA, f"{path}: {name}"
-        return
-    if parts[1] in ("cli", "commands", "__init__"):
-        return  # the doors of the house lead to every room
-    mine = ROOMS.index(_room(".".join(parts)))
     for name in _imports(path):
-        if name.startswith("curation."):
-            assert ROOMS.index(_room(name)) >= mine, f"{path} imports {name}: rooms import downwards"
+        if name.startswith("curation.") and parts[0] != "curation":
+            room, module = [*name.split("."), ""][1:3]
+            assert room in GROUND | {"media", "__version__"}, f"{path}: {name}"
+            assert room != "media" or module in MEDIA, f"{path}: {name}"
+        if name.startswith(f"{parts[0]}.") and parts[0] in ROOMS and parts[1] not in DOORS:
+            mine = _room(".".join(parts))
+            assert _room(name) >= mine, f"{path} imports {name}: rooms import downwards"
 
 
 @pytest.mark.parametrize("module", ["curation.cli", "features.cli", "training.launch"])

@@ -87,8 +87,8 @@ def import_(
 
     from curation.progress import Progress
     from curation.tables import number, size_text
-    from features.memmap import open_memmap, read_empty_text
-    from features.memmap_import import ImportConfig, Imported, import_memmap
+    from features.exchange.importing import ImportConfig, Imported, import_memmap
+    from features.exchange.memmap import open_memmap, read_empty_text
 
     for option, given in (("--tsv", tsvs), ("--dataset", datasets)):
         if given and len(given) != len(folders):
@@ -145,7 +145,7 @@ def export(out: Path, target: Path, dataset: str | None, split: str | None, as_j
     """
     from curation.progress import Progress
     from curation.tables import number
-    from features.memmap_export import export_memmap
+    from features.exchange.exporting import export_memmap
 
     with Progress("export") as progress:
         parts = export_memmap(out, target, dataset=dataset, split=split, report=progress.item)

@@ -15,8 +15,8 @@ from features.installed import ComputingCommand
 if TYPE_CHECKING:
     from curation.ray_engine import Engine
     from curation.tasks import Share
-    from features.asked import Asked
-    from features.extract import Extraction
+    from features.extraction.asked import Asked
+    from features.extraction.extract import Extraction
 
 _FLAGS = "no_picture, partly_damaged, still, upsampled"
 
@@ -205,10 +205,10 @@ def extract(
     \b
     Example: features extract --sr 44100
     """
-    from features.asked import Asked, media_folders
-    from features.prepared import InputConfig
+    from features.extraction.asked import Asked, media_folders
+    from features.inputs.prepared import InputConfig
     from features.source import find_manifest
-    from features.weights import WeightChoice
+    from features.weights.published import WeightChoice
 
     connection = options.connected(engine, address)
     rate_hz = int(sample_rate_hz)
@@ -263,10 +263,10 @@ def _extract(
 ) -> None:
     from curation.progress import Progress
     from curation.tasks import ALL
-    from features import extract_text as text
-    from features.asked import devices_of, job_of
-    from features.extract import Extraction, Machines, free_bytes
-    from features.plan import make_plan
+    from features.extraction import text
+    from features.extraction.asked import devices_of, job_of
+    from features.extraction.extract import Extraction, Machines, free_bytes
+    from features.extraction.plan import make_plan
 
     with connection as cluster, Progress("extract") as progress:
         devices = devices_of(asked, cluster)
@@ -296,8 +296,7 @@ def _extract(
 
 def _say_plan(extraction: "Extraction", machines: Any, free: int, *, as_json: bool) -> None:
     """End with what would be done."""
-    from features import begun
-    from features import extract_text as text
+    from features.extraction import begun, text
 
     begun.check(extraction.out, extraction.plan)
     extraction.check_media()

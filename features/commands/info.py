@@ -21,7 +21,7 @@ def info(out: Path, as_json: bool) -> None:
     \b
     Example: features info shards/44100
     """
-    from features.inventory import inventory, inventory_summary, inventory_text
+    from features.store.inventory import inventory, inventory_summary, inventory_text
 
     found = inventory(out)
     finish(

@@ -25,7 +25,7 @@ def seal(out: Path, as_json: bool) -> None:
 
     from curation.progress import Progress
     from curation.tables import number, size_text
-    from features.seal import seal as seal_folder
+    from features.store.seal import seal as seal_folder
 
     with Progress("seal") as progress:
         sealed = seal_folder(out, progress.item)

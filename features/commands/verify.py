@@ -11,7 +11,7 @@ from curation.console import finish
 from features.installed import ComputingCommand
 
 if TYPE_CHECKING:
-    from features.verified import Verified
+    from features.store.verified import Verified
 
 
 @click.command(cls=ComputingCommand)
@@ -38,8 +38,8 @@ def verify(out: Path, full: bool, manifest: Path | None, workers: int | None, as
     from curation.progress import Progress
     from curation.tables import number, size_text
     from features.source import find_manifest, read_manifest
-    from features.verify import compare_manifest
-    from features.verify import verify as verify_folder
+    from features.store.verify import compare_manifest
+    from features.store.verify import verify as verify_folder
 
     now = None if manifest is None else read_manifest(find_manifest(manifest))
     with Progress("verify") as progress:
@@ -85,7 +85,7 @@ def _compared(manifest: Path | None, differing: list[str] | None) -> str:
 
 
 def _next(out: Path, full: bool, found: "Verified", differing: bool) -> tuple[str, ...]:
-    from features.verified import remedy
+    from features.store.verified import remedy
 
     steps = remedy(out, found) if found.problems else ()
     if differing:

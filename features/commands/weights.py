@@ -12,7 +12,7 @@ from features import options as own
 from features.installed import check_installed
 
 if TYPE_CHECKING:
-    from features.weight_fetch import Fetched
+    from features.weights.fetch import Fetched
 
 _WRONG = 13  # a file is not the one it should be
 _FIRST_CODES = (15, _WRONG)  # of several errors, the one that a command ends in; else 1
@@ -47,10 +47,10 @@ def weights(
     Example: features weights
     """
     from curation.progress import Progress
-    from features.weight_fetch import survey
-    from features.weight_table import ENCODERS, find_files
-    from features.weight_text import as_json as told
-    from features.weight_text import found_counts, found_summary, found_text
+    from features.weights.fetch import survey
+    from features.weights.table import ENCODERS, find_files
+    from features.weights.text import as_json as told
+    from features.weights.text import found_counts, found_summary, found_text
 
     if fetch or check:
         check_installed()
@@ -89,9 +89,9 @@ def _fetch(folder: Path, names: tuple[str, ...], *, yes: bool) -> "list[Fetched]
     from curation.files import locked
     from curation.progress import Progress
     from curation.transport import Transport
-    from features.weight_fetch import fetch, refuse_full_disk, survey
-    from features.weight_table import ENCODERS, find_files
-    from features.weight_text import found_text, plan_summary
+    from features.weights.fetch import fetch, refuse_full_disk, survey
+    from features.weights.table import ENCODERS, find_files
+    from features.weights.text import found_text, plan_summary
 
     files = find_files(names or ENCODERS)
     found = survey(folder, files)
@@ -120,8 +120,8 @@ def _say_fetched(
     folder: Path, names: tuple[str, ...], results: "list[Fetched]", *, as_json: bool
 ) -> NoReturn:
     """End with what became of the files."""
-    from features.weight_text import as_json as told
-    from features.weight_text import fetched_counts, fetched_summary, fetched_text
+    from features.weights.text import as_json as told
+    from features.weights.text import fetched_counts, fetched_summary, fetched_text
 
     wrong = {
         r.file.name: r.path
@@ -153,7 +153,7 @@ def _next(
     others: bool = False,
 ) -> tuple[str, ...]:
     """What comes next: remove what is wrong, and fetch that and what is missing of what was named."""
-    from features.weight_table import ENCODERS
+    from features.weights.table import ENCODERS
 
     place = f" --weights {shlex.quote(str(folder))}" if folder != Path("weights") else ""
     wanted = [*wrong, *(name for name in missing if names or name in ENCODERS)]

@@ -22,8 +22,8 @@ from torch.nn import functional
 from curation.errors import UsageProblem
 from features.encoders.clip_layout import as_open_clip, is_hugging_face
 from features.encoders.linear import linear, linear_add, quick_gelu_mlp
+from features.encoders.state_dicts import load_strictly
 from features.spec import CLIP_SIDE_PX, CLIP_WIDTH, TEXT_TOKENS, TEXT_WIDTH
-from features.state_dicts import load_strictly
 
 # of red, green, blue, in 0 … 1; Source: open_clip 3.3.0, `OPENAI_DATASET_MEAN` and `OPENAI_DATASET_STD`
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -119,7 +119,7 @@ class Clip(nn.Module):
         if frames_bchw.ndim != 4 or frames_bchw.shape[1:] != expected:
             raise UsageProblem(
                 f"pictures of shape {tuple(frames_bchw.shape)}, expected (pictures, "
-                f"{', '.join(map(str, expected))}) — resize them with features.frames"
+                f"{', '.join(map(str, expected))}) — resize them with features.inputs.frames"
             )
         if frames_bchw.dtype == torch.uint8:
             frames_bchw = self.prepare(frames_bchw)

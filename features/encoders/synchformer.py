@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from curation.errors import UsageProblem
 from features.encoders.linear import linear, linear_add, linear_gelu
+from features.encoders.state_dicts import load_strictly
 from features.spec import (
     FEATURES_PER_SEGMENT,
     SEGMENT_FRAMES,
@@ -31,7 +32,6 @@ from features.spec import (
     SYNC_SIDE_PX,
     SYNC_WIDTH,
 )
-from features.state_dicts import load_strictly
 
 _PREFIX = "vfeat_extractor."  # of the visual encoder in the file of the whole model …
 _OTHERS = ("afeat_extractor.", "transformer.", "aproj.", "vproj.")  # … and what else is in it

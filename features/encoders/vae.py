@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from features.encoders.convolution import TimeConvolution
+from features.encoders.state_dicts import load_strictly
 from features.encoders.vae_blocks import (
     SILU_GAIN,
     Downsample,
@@ -28,7 +29,6 @@ from features.encoders.vae_blocks import (
     clamp,
 )
 from features.spec import audio_spec
-from features.state_dicts import load_strictly
 
 _LOGVAR_RANGE = (-30.0, 20.0)
 _HALVED = (

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from features.encoders.state_dicts import load_strictly
 from features.encoders.vocoder_blocks import (
     Activation,
     Convolution,
@@ -19,7 +20,6 @@ from features.encoders.vocoder_blocks import (
     UpConvolution,
 )
 from features.spec import audio_spec
-from features.state_dicts import load_strictly
 
 _OUTER_TAPS = 7  # of the first and the last convolution
 _WRAPPER = "generator"

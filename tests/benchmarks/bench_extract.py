@@ -46,14 +46,14 @@ for place in ("curation", "features"):
 from made_media import make_media  # noqa: E402 - found by the lines above
 from small_clips import row, write_manifest  # noqa: E402
 
-from features.encoders.suite import load_suite  # noqa: E402
-from features.encoding import TaskEncoder  # noqa: E402
-from features.feeding import feed  # noqa: E402
-from features.job import Effort, Job  # noqa: E402
-from features.plan import make_plan  # noqa: E402
-from features.prepared import InputConfig, Request  # noqa: E402
+from features.extraction.encoding import TaskEncoder  # noqa: E402
+from features.extraction.job import Effort, Job  # noqa: E402
+from features.extraction.plan import make_plan  # noqa: E402
+from features.extraction.suite import load_suite  # noqa: E402
+from features.inputs.feeding import feed  # noqa: E402
+from features.inputs.prepared import InputConfig, Request  # noqa: E402
 from features.spec import CLIP_WIDTH, SYNC_WIDTH, SequenceSpec  # noqa: E402
-from features.weights import WeightChoice  # noqa: E402
+from features.weights.published import WeightChoice  # noqa: E402
 
 RATE_HZ = 44100
 DISTINCT = 4  # films; the others are the same files under other names

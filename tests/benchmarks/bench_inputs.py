@@ -42,7 +42,7 @@ def decoded(path: str, duration_s: float, look: Callable[[float, Any], None]) ->
 
 def small_too(path: str, duration_s: float) -> None:
     """The same, and each chosen frame as RGB and made small, thrown away."""
-    from features.frames import FrameClock, clip_frame, sync_frame
+    from features.inputs.frames import FrameClock, clip_frame, sync_frame
 
     clip_clock, sync_clock = FrameClock(8, int(8 * duration_s)), FrameClock(25, int(25 * duration_s))
 
@@ -77,9 +77,9 @@ def measure(paths: list[str], sample_rate_hz: int) -> dict[str, Any]:
     import av
     import torch
 
-    from features.feeding import InputConfig, Preparer, Request
-    from features.inputs import prepare
-    from features.room import Layout, Room, Rooms
+    from features.inputs.feeding import InputConfig, Preparer, Request
+    from features.inputs.one_clip import prepare
+    from features.inputs.room import Layout, Room, Rooms
 
     torch.set_num_threads(1)
     av.logging.set_level(None)

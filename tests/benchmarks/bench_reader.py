@@ -36,8 +36,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from features.shard_file import ITEM_BYTES, columns_of, describe, encode_header, read_header
 from features.spec import SequenceSpec
+from features.store.shard_file import ITEM_BYTES, columns_of, describe, encode_header, read_header
 
 SPEC = SequenceSpec(sample_rate_hz=44100)
 ABOUT: dict[str, Any] = {
@@ -79,10 +79,10 @@ def build_shards(out: Path, num_rows: int, shard_rows: int = 128) -> None:
     import contextlib
 
     from curation import tasks
-    from features import index
-    from features.seal import seal
-    from features.shard_file import FORMAT, ShardSeries
-    from features.statistics import Group, LatentSums
+    from features.store import index
+    from features.store.seal import seal
+    from features.store.shard_file import FORMAT, ShardSeries
+    from features.store.statistics import Group, LatentSums
 
     def captions(number: int) -> list[str]:
         return [f"sound of thing {number:06d}"] if number else [""]
@@ -130,7 +130,7 @@ def build_shards(out: Path, num_rows: int, shard_rows: int = 128) -> None:
 
 
 def build_memmap(out: Path, num_rows: int) -> None:
-    from features.memmap import meta_json
+    from features.exchange.memmap import meta_json
 
     out.mkdir(parents=True, exist_ok=True)
     files = {name: (out / f"{key}.memmap").open("wb") for name, key in MMAUDIO.items()}

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from curation import tasks
-from features import index
-from features.seal import seal
-from features.shard_file import FORMAT, ShardSeries, columns_of, spec_of
-from features.statistics import Group, LatentSums
+from features.store import index
+from features.store.seal import seal
+from features.store.shard_file import FORMAT, ShardSeries, columns_of, spec_of
+from features.store.statistics import Group, LatentSums
 
 ABOUT: dict[str, Any] = {
     "sample_rate_hz": 16000,

@@ -7,10 +7,10 @@ import pytest
 from curation.errors import UsageProblem
 from curation.ray_actors import ActorSize
 from curation.ray_engine import Engine
-from features.asked import Asked, devices_of, job_of
-from features.prepared import InputConfig
-from features.remote import actor_size
-from features.weights import WeightChoice
+from features.extraction.asked import Asked, devices_of, job_of
+from features.extraction.remote import actor_size
+from features.inputs.prepared import InputConfig
+from features.weights.published import WeightChoice
 
 
 def engine_of(*machines: tuple[float, float]) -> Engine:

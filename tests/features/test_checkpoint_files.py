@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from weight_files import Bomb, bombs, no_checkpoints, saved, state
 
 from curation.errors import BadWeights, WrongWeights
-from features.checkpoint_files import BARE, read_tensors, write_safetensors
-from features.checkpoint_kind import kind_of
+from features.weights.checkpoint_files import BARE, read_tensors, write_safetensors
+from features.weights.checkpoint_kind import kind_of
 
 
 def _file(tmp_path: Path, content: bytes, name: str = "a.pth") -> Path:
@@ -196,7 +196,7 @@ SHORT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 from curation.errors import FoleyproofError
-from features.checkpoint_files import read_tensors
+from features.weights.checkpoint_files import read_tensors
 status = Path("/proc/self/status").read_text().splitlines()
 used = int(next(line for line in status if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20),) * 2)

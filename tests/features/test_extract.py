@@ -21,14 +21,15 @@ from small_disk import mounted
 from curation import console
 from curation.errors import BadWeights, FoleyproofError, Locked, WrongWeights
 from curation.tasks import read_record
-from features import begun, cli, extract
-from features.encoders.suite import Suite
-from features.encoding import TaskEncoder
-from features.job import Job
-from features.plan import make_plan
-from features.prepared import InputConfig
+from features import cli
+from features.extraction import begun, extract
+from features.extraction.encoding import TaskEncoder
+from features.extraction.job import Job
+from features.extraction.plan import make_plan
+from features.extraction.suite import Suite
+from features.inputs.prepared import InputConfig
 from features.shards import ShardReader
-from features.weights import WeightChoice
+from features.weights.published import WeightChoice
 
 Result = namedtuple("Result", "code out err")
 
@@ -485,7 +486,7 @@ def test_folder_that_another_process_begins_names_the_option(
     out.mkdir()
     plan = make_plan(clips.manifest, [clips.media], None, small_job(), out)
     code = (
-        "import sys; from pathlib import Path; from features.seal import alone\n"
+        "import sys; from pathlib import Path; from features.store.seal import alone\n"
         "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     monkeypatch.setattr(begun, "PATIENCE_S", 0.0)

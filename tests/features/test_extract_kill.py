@@ -93,7 +93,8 @@ def test_extraction_killed_at_any_moment_ends_in_the_same_bytes_when_run_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["features.input_child", pytest.param("features.worker", marks=pytest.mark.soak)]
+    "module",
+    ["features.inputs.child", pytest.param("features.extraction.worker", marks=pytest.mark.soak)],
 )
 def test_child_that_is_killed_costs_at_most_a_run(module: str, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -115,7 +116,7 @@ def test_child_that_is_killed_costs_at_most_a_run(module: str, world: World, tmp
         time.sleep(0.01)
     assert killed
     code, _, err = finish(process)
-    if module == "features.worker":
+    if module == "features.extraction.worker":
         assert code == 1
         assert "died (SIGKILL)" in err
     else:  # the clip is decoded once more in another child

@@ -22,7 +22,8 @@ from curation import console
 from curation.cli import commands
 from curation.errors import UsageProblem
 from curation.files import digest_of, sha256_file
-from features import cli, extract
+from features import cli
+from features.extraction import extract
 
 OPTIONS = Path(__file__).with_name("options.txt")
 COMMANDS = dict(commands(cli.features))

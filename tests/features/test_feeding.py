@@ -21,10 +21,10 @@ from test_bad_media import CASES, Case, Said
 from curation.media.answer import BadAnswer
 from curation.tasks import Stopped
 from curation.verdict import Reason
-from features.feeding import InputConfig, Prepared, Preparer, Request, feed
-from features.input_answer import read_prepared, write_prepared
-from features.prepared import Part
-from features.room import Layout, Room, Rooms
+from features.inputs.answer import read_prepared, write_prepared
+from features.inputs.feeding import InputConfig, Prepared, Preparer, Request, feed
+from features.inputs.prepared import Part
+from features.inputs.room import Layout, Room, Rooms
 
 CONFIG = InputConfig(sample_rate_hz=16000, duration_s=1.0, timeout_s=30)
 
@@ -225,7 +225,7 @@ def test_memory_beyond_the_limit_costs_the_clip(tmp_path: Path, good: str) -> No
 def test_children_die_with_their_parent_and_leave_nothing(endless: str, good: str) -> None:
     code = (
         "import sys, threading, time\n"
-        "from features.feeding import *\n"
+        "from features.inputs.feeding import *\n"
         "config = InputConfig(sample_rate_hz=16000, duration_s=1.0)\n"
         "asked = [Request(clip_id='x', path=path) for path in sys.argv[1:]]\n"
         "for request, prepared in feed(asked, config, processes=1, stop=threading.Event(), ahead=2):\n"

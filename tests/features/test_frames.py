@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torchvision.transforms import v2
 
 from curation.media.decode import decode
-from features.frames import FrameClock, FrameTaker, clip_frame, still_share, sync_frame
+from features.inputs.frames import FrameClock, FrameTaker, clip_frame, still_share, sync_frame
 
 
 def chosen(times_s: list[float], fps: int) -> list[int]:

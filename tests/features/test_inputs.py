@@ -23,11 +23,11 @@ from curation.files import digest_of
 from curation.media import headers
 from curation.media.container import Unscannable
 from curation.media.headers import sound_length
-from features.frames import FrameTaker
-from features.inputs import prepare
-from features.prepared import InputConfig, Part, Request
-from features.room import Layout
-from features.waves import normalised, num_resampled, resampled, source_samples
+from features.inputs.frames import FrameTaker
+from features.inputs.one_clip import prepare
+from features.inputs.prepared import InputConfig, Part, Request
+from features.inputs.room import Layout
+from features.inputs.waves import normalised, num_resampled, resampled, source_samples
 
 CONFIG = InputConfig(sample_rate_hz=16000)
 SHORT = InputConfig(sample_rate_hz=16000, duration_s=1.0)  # 8 and 25 frames, 16,384 samples
@@ -611,7 +611,7 @@ def test_odd_rates_are_resampled_alike(
 ) -> None:
     wave = noise(0.3, source_hz)
     plain = plain_resampled(wave, source_hz, rate_hz) if source_hz == 11130 else None
-    monkeypatch.setattr("features.waves._LARGEST_KERNEL", 0)
+    monkeypatch.setattr("features.inputs.waves._LARGEST_KERNEL", 0)
     found = resampled(wave, source_hz, rate_hz)
     assert found.dtype == np.float32
     assert len(found) == num_resampled(len(wave), source_hz, rate_hz)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from features.job import Job
-from features.local import LocalDevices
-from features.plan import about
-from features.prepared import InputConfig
-from features.weights import WeightChoice, identity_of
+from features.extraction.job import Job
+from features.extraction.local import LocalDevices
+from features.extraction.plan import about
+from features.inputs.prepared import InputConfig
+from features.weights.published import WeightChoice, identity_of
 
 JOB = Job(
     sample_rate_hz=16000,

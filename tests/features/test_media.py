@@ -9,7 +9,7 @@ import pytest
 from small_clips import row, write_manifest
 
 from curation.errors import BadMetadata, UsageProblem
-from features.media import Media, find_media
+from features.extraction.media import Media, find_media
 from features.source import read_manifest
 
 

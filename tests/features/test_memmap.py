@@ -28,14 +28,14 @@ from curation.errors import (
     UsageProblem,
 )
 from curation.files import canonical_json
-from features import index
 from features.commands.exchange import export, import_
-from features.memmap import open_memmap, read_empty_text
-from features.memmap_export import export_memmap
-from features.memmap_import import ImportConfig, Imported, import_memmap
-from features.memmap_tsv import read_tsv
+from features.exchange.exporting import export_memmap
+from features.exchange.importing import ImportConfig, Imported, import_memmap
+from features.exchange.memmap import open_memmap, read_empty_text
+from features.exchange.tsv import read_tsv
 from features.shards import ShardReader
-from features.verify import verify
+from features.store import index
+from features.store.verify import verify
 
 NAMES = {"mean": "latent_mean", "std": "latent_std", "clip_features": "clip", "sync_features": "sync"}
 
@@ -199,7 +199,7 @@ def test_too_little_room_is_told_before_anything_is_written(
 ) -> None:
     sealed_folder(tmp_path / "s", some("av"))
     monkeypatch.setattr(
-        "features.memmap_export.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0)
+        "features.exchange.exporting.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0)
     )
     with pytest.raises(NoSpace, match=r"0 bytes are free, expected the 2\.8 MB"):
         export_memmap(tmp_path / "s", tmp_path / "to")

@@ -10,9 +10,9 @@ from tensordict import TensorDict
 from test_memmap import hashes, some
 
 from curation.errors import NoSpace, UsageProblem
-from features import memmap_export
-from features.memmap_export import export_memmap
-from features.memmap_tsv import read_tsv
+from features.exchange import exporting as memmap_export
+from features.exchange.exporting import export_memmap
+from features.exchange.tsv import read_tsv
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,18 @@ from test_memmap import EMPTY, hashes, imported, opened, some, write_memmap
 
 from curation.errors import Locked, UsageProblem
 from curation.tasks import RECORD
-from features import begun, index
 from features.commands.exchange import import_
-from features.memmap_import import ImportConfig, Imported, import_memmap
+from features.exchange.importing import ImportConfig, Imported, import_memmap
+from features.extraction import begun
 from features.shards import ShardReader
-from features.verify import verify
+from features.store import index
+from features.store.verify import verify
 
 
 def test_one_import_begins_a_folder_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out").mkdir()
     code = (
-        "import sys; from pathlib import Path; from features.seal import alone\n"
+        "import sys; from pathlib import Path; from features.store.seal import alone\n"
         "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     monkeypatch.setattr(begun, "PATIENCE_S", 0.0)
@@ -45,7 +46,7 @@ def test_two_imports_started_together_end_in_one_sealed_folder(tmp_path: Path) -
     folder = write_memmap(tmp_path / "old", some("audio", 40))
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from features.commands.exchange import import_; import features.memmap_import\n"
+        "from features.commands.exchange import import_; import features.exchange.importing\n"
         "Path(sys.argv.pop(1)).touch()\n"
         "while len(list(Path(sys.argv[1]).parent.glob('ready*'))) < 2: pass\n"
         "from curation.console import run; sys.exit(run(import_, 'import'))"
@@ -75,7 +76,7 @@ def test_a_folder_that_is_continued_is_sealed_only_when_all_is_done(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as killed:
-        killed.setattr("features.memmap_import._rows_of", dying)
+        killed.setattr("features.exchange.importing._rows_of", dying)
         with pytest.raises(KeyboardInterrupt):
             imported(tmp_path, some("audio"))
     assert not (out / index.SHARDS_FILE).exists()

@@ -6,7 +6,7 @@ import pandas
 import pytest
 
 from curation.errors import BadMetadata
-from features.memmap_tsv import read_tsv, write_tsv
+from features.exchange.tsv import read_tsv, write_tsv
 
 ODD = ["\t", "\r", "\n", '"', "\r\n", 'a "b" c', "a\rb", "a\r\nb\tc", '"\r"', "end\r", "plain", "'"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.partition import partition
+from features.inputs.partition import partition
 
 
 @pytest.mark.shared

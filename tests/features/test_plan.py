@@ -22,10 +22,10 @@ from curation.decision.policy import CONTENT_TIERS, CleanConfig, Policy
 from curation.errors import BadManifest, ManifestChanged, UsageProblem
 from curation.files import digest_of
 from curation.tasks import Task, is_done, run
-from features import begun
 from features.certificate import rebuild
-from features.media import find_media
-from features.plan import Plan, row_bytes
+from features.extraction import begun
+from features.extraction.media import find_media
+from features.extraction.plan import Plan, row_bytes
 from features.source import DatasetCard, find_manifest, read_manifest, warnings
 from features.spec import SequenceSpec
 

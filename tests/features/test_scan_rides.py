@@ -29,12 +29,13 @@ from curation.media.prints import Prints
 from curation.media.ridden import Spool
 from curation.tasks import Task, part_folders, write_sealed
 from curation.verdict import Reason
-from features import cli, riding
-from features import input_child as child_module
-from features.feeding import Preparer
-from features.prepared import InputConfig, Prepared, Request
-from features.riding import SCAN, Ride
-from features.room import Layout, Room, Rooms
+from features import cli
+from features.extraction import riding
+from features.extraction.riding import SCAN, Ride
+from features.inputs import child as child_module
+from features.inputs.feeding import Preparer
+from features.inputs.prepared import InputConfig, Prepared, Request
+from features.inputs.room import Layout, Room, Rooms
 
 OUTSIDE = {".lock", "manifests.duckdb"}  # of the promise of equal bytes
 RIDING = riding._decoder(InputConfig(sample_rate_hz=16000))
@@ -343,8 +344,8 @@ ARRIVE = """
 import sys
 from pathlib import Path
 from curation.tasks import Task
-from features.prepared import InputConfig
-from features.riding import Ride
+from features.inputs.prepared import InputConfig
+from features.extraction.riding import Ride
 manifests, out = map(Path, sys.argv[1:])
 ride = Ride(manifests, out, ["films"], InputConfig(sample_rate_hz=16000))
 print("ready", flush=True)

@@ -18,11 +18,11 @@ from small_shards import ABOUT, CERTIFICATE, Planned, sealed_folder, some_rows, 
 
 from curation.errors import BadManifest, Locked, ManifestChanged, NoSpace, UsageProblem
 from curation.files import digest_of
-from features import index
 from features.commands.info import info
 from features.commands.seal import seal as seal_command
-from features.seal import alone, seal
-from features.shard_file import FORMAT
+from features.store import index
+from features.store.seal import alone, seal
+from features.store.shard_file import FORMAT
 
 REJECT = {
     "dataset": "tones",
@@ -249,7 +249,7 @@ def test_no_clip_with_a_row_is_still_a_sealed_folder(tmp_path: Path) -> None:
 def test_another_process_that_seals_is_told(tmp_path: Path) -> None:
     write_tasks(tmp_path / "s", some_rows())
     code = (
-        "import sys; from pathlib import Path; from features.seal import alone\n"
+        "import sys; from pathlib import Path; from features.store.seal import alone\n"
         "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "s")]
@@ -294,7 +294,7 @@ def test_a_full_disk_leaves_the_folder_unsealed(tmp_path: Path, monkeypatch: pyt
     def full(*values: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("features.index.pq.write_table", full)
+    monkeypatch.setattr("features.store.index.pq.write_table", full)
     with pytest.raises(NoSpace, match="nothing was half written"):
         seal(tmp_path / "s")
     assert {path.name for path in (tmp_path / "s").iterdir()} == {

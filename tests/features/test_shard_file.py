@@ -14,7 +14,8 @@ from safetensors import safe_open
 from small_shards import ABOUT, CERTIFICATE, Planned, values_of
 
 from curation.errors import ManifestChanged, NoSpace
-from features.shard_file import (
+from features.spec import SequenceSpec
+from features.store.shard_file import (
     FORMAT,
     KINDS,
     ShardSeries,
@@ -24,7 +25,6 @@ from features.shard_file import (
     read_header,
     spec_of,
 )
-from features.spec import SequenceSpec
 
 ROWS = [values_of(Planned(clip_id=f"c{i}")) for i in range(5)]
 COLUMNS = columns_of("av", spec_of(ABOUT))

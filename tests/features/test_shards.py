@@ -27,12 +27,12 @@ from small_shards import (
 
 from curation.errors import FoleyproofError, ManifestChanged, UsageProblem
 from curation.files import digest_of, sha256_file
-from features import gather, index
-from features.inventory import inventory
-from features.shard_file import columns_of, read_header, spec_of
 from features.shards import ShardReader
 from features.spec import SequenceSpec
-from features.statistics import Group, read_groups
+from features.store import gather, index
+from features.store.inventory import inventory
+from features.store.shard_file import columns_of, read_header, spec_of
+from features.store.statistics import Group, read_groups
 
 COLUMNS = ("latent_mean", "latent_std", "clip", "sync")
 

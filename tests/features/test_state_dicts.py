@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from curation.errors import BadWeights, FoleyproofError
-from features.state_dicts import is_finite, load_strictly
+from features.encoders.state_dicts import is_finite, load_strictly
 
 
 class Small(nn.Module):

@@ -16,13 +16,13 @@ from torch.nn import functional
 from weight_files import saved
 
 import features.encoders.synchformer
-import features.weights
+import features.weights.published
 from curation.errors import BadWeights, UsageProblem, WrongWeights
-from features.encoders.suite import Suite, default_precision, load_suite
 from features.encoders.synchformer import TINY, Synchformer
+from features.extraction.suite import Suite, default_precision, load_suite
 from features.spec import SequenceSpec
-from features.untrained import untrained_state
-from features.weights import PARTS, WeightChoice, encoder_files
+from features.weights.published import PARTS, WeightChoice, encoder_files
+from features.weights.untrained import untrained_state
 
 CAPTIONS = ["a dog barks twice", "", "rain on a tin roof " * 30]
 
@@ -242,9 +242,11 @@ def from_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Chan
         files = encoder_files(44100)
         md5 = hashlib.md5(content).hexdigest()
         file = replace(files["synchformer"], md5=md5, num_values=len(content) // 4)
-        monkeypatch.setattr(features.weights, "encoder_files", lambda _: files | {"synchformer": file})
         monkeypatch.setattr(
-            "features.encoders.suite.encoder_files", lambda _: files | {"synchformer": file}
+            features.weights.published, "encoder_files", lambda _: files | {"synchformer": file}
+        )
+        monkeypatch.setattr(
+            "features.extraction.suite.encoder_files", lambda _: files | {"synchformer": file}
         )
         (tmp_path / file.name).write_bytes(content)
         weights = WeightChoice(folder=tmp_path)

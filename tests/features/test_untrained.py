@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from features.untrained import untrained_state
+from features.weights.untrained import untrained_state
 
 
 def _shapes(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:

@@ -22,13 +22,13 @@ from curation.files import digest_of, sha256_file
 from curation.manifest import CLIP_COLUMNS, arrow_schema
 from curation.tasks import Task
 from curation.tasks import run as run_tasks
-from features import index
 from features.commands.verify import verify as command
-from features.gather import read_whole
-from features.seal import seal
-from features.shard_file import read_header
-from features.verified import Problem
-from features.verify import verify
+from features.store import index
+from features.store.gather import read_whole
+from features.store.seal import seal
+from features.store.shard_file import read_header
+from features.store.verified import Problem
+from features.store.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +345,7 @@ def test_each_file_is_read_once(copied: Path, monkeypatch: pytest.MonkeyPatch) -
         read.append(path)
         return sha256_file(path)
 
-    monkeypatch.setattr("features.recorded.sha256_file", noted)
+    monkeypatch.setattr("features.store.recorded.sha256_file", noted)
     beside = [copied / name for name in index.read_sealed(copied)["tables"]]
     verify(copied)
     assert sorted(read) == sorted(beside)
@@ -401,8 +401,8 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_is_looked_at(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return sha256_file(path)
 
-    monkeypatch.setattr("features.verify.read_whole", whole)
-    monkeypatch.setattr("features.recorded.sha256_file", digest)
+    monkeypatch.setattr("features.store.verify.read_whole", whole)
+    monkeypatch.setattr("features.store.recorded.sha256_file", digest)
     flipped(shards(copied, "av")[0])
     problems = verify(copied, full=True).problems
     expected = [bad, table, copied / index.REJECTS_FILE, shards(copied, "av")[0]]
@@ -498,7 +498,7 @@ def test_a_missing_manifest_is_a_usage_error(folder: Path, monkeypatch: pytest.M
     def read(*values: object, **options: object) -> None:
         pytest.fail("the shards were read")
 
-    monkeypatch.setattr("features.verify.verify", read)
+    monkeypatch.setattr("features.store.verify.verify", read)
     monkeypatch.setattr("sys.argv", ["verify", str(folder), "--full", "--manifest", "nowhere"])
     assert run(command, "verify") == 2
 

@@ -15,11 +15,11 @@ import torch
 from test_transport import Server, Step, status, whole
 from weight_files import bombs, published, saved, state
 
-import features.weight_table
+import features.weights.table
 from curation.console import run
 from curation.files import locked
 from features.commands.weights import weights
-from features.weight_table import FILES, WeightFile, file_named
+from features.weights.table import FILES, WeightFile, file_named
 
 CONTENT = saved(state())
 Command = Callable[..., tuple[int, str, str]]
@@ -55,7 +55,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
         url = server.url.replace("file.csv", name)
         table[name] = replace(published(content, name=name, **other), url=url)
         files = tuple(table.get(file.name, file) for file in FILES)
-        monkeypatch.setattr(features.weight_table, "FILES", files)
+        monkeypatch.setattr(features.weights.table, "FILES", files)
         return server
 
     monkeypatch.setattr("curation.transport.Transport.for_users", _quick)
@@ -231,7 +231,7 @@ def test_fetch_and_check_together_do_both(command: Command, serve: Callable[...,
 def test_what_the_hub_holds_goes_into_a_folder_of_its_own(
     command: Command, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("features.weight_layout.refuse_layout", lambda path, file, tensors: None)
+    monkeypatch.setattr("features.weights.layout.refuse_layout", lambda path, file, tensors: None)
     serve(whole(content=CONTENT), name="open_clip_pytorch_model.bin", known=False)
     code, _, err = command("--fetch", "clip", "--yes", "--json")
     assert code == 0, err

@@ -16,11 +16,10 @@ import pytest
 import torch
 from weight_files import no_checkpoints, published, saved, state
 
-import features.digests
-import features.weights
+import features.weights.digests
+import features.weights.published
 from curation.errors import BadWeights, UsageProblem, WrongWeights
-from features.weight_table import CLIP, FILES, WeightFile, file_named, find_files
-from features.weights import (
+from features.weights.published import (
     PARTS,
     WeightChoice,
     checked,
@@ -31,6 +30,7 @@ from features.weights import (
     prepare,
     state_dict_of,
 )
+from features.weights.table import CLIP, FILES, WeightFile, file_named, find_files
 
 LAYOUTS = {
     "v1-16.pth": "vae_16k", "v1-44.pth": "vae_44k", "best_netG.pt": "bigvgan_16k",
@@ -44,7 +44,7 @@ LAYOUTS = {
 @pytest.fixture
 def any_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small files may stand for those without a published digest, whatever tensors they hold."""
-    monkeypatch.setattr("features.weight_layout.refuse_layout", lambda path, file, tensors: None)
+    monkeypatch.setattr("features.weights.layout.refuse_layout", lambda path, file, tensors: None)
 
 
 # ---- the table ------------------------------------------------------------------------------------
@@ -257,8 +257,8 @@ def test_a_later_load_neither_hashes_nor_converts(
 ) -> None:
     weights, file, _ = _place(tmp_path, saved(state()))
     first = state_dict_of(weights, file)
-    monkeypatch.setattr(features.weights, "read_note", None)
-    monkeypatch.setattr("features.checkpoint_files.write_safetensors", None)
+    monkeypatch.setattr(features.weights.published, "read_note", None)
+    monkeypatch.setattr("features.weights.checkpoint_files.write_safetensors", None)
     again = state_dict_of(weights, file)
     assert all(torch.equal(first[name], again[name]) for name in first)
 
@@ -367,7 +367,7 @@ def test_preparing_checks_and_converts_all_encoders_once(
         content = saved(state(number))
         files[part] = replace(published(content, name=real.name))
         (tmp_path / real.name).write_bytes(content)
-    monkeypatch.setattr(features.weights, "encoder_files", lambda sample_rate_hz: files)
+    monkeypatch.setattr(features.weights.published, "encoder_files", lambda sample_rate_hz: files)
     weights, told = WeightChoice(folder=tmp_path), []
     prepare(weights, 44100, progress=lambda name, done, total: told.append(name))
     assert len(list((tmp_path / "converted").glob("*.safetensors"))) == 3

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from features.weight_table import WeightFile, file_named
+from features.weights.table import WeightFile, file_named
 
 State = dict[str, torch.Tensor]
 

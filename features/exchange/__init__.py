@@ -1,0 +1,1 @@
+"""Shards from and to folders of TensorDict memmaps."""

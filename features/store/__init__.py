@@ -1,0 +1,1 @@
+"""Shards on disk: their files, the tables beside them, sealing, reading and checking."""

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _REFUSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
     errno.ENOTEMPTY, errno.ENAMETOOLONG,
 )  # fmt: skip
+_LOOKS_S = 0.1  # how often one looks whether a lock is free
 # A folder that was replaced is `<name>.former.tmp-<pid>` until the new one is in its place.
 _TEMPORARY = re.compile(r"(?P<former>\.former)?\.tmp-(?P<pid>[0-9]+)$")
 
@@ -179,30 +181,52 @@ def _not_writable(place: str | Path, error: Exception) -> NotWritable:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the one writer's lock of `folder`; the kernel drops it when the process dies.
+def holding(lock: Path, *, patience_s: float = 0.0) -> Iterator[bool]:
+    """Hold the lock of a file, which is made where it is missing; the kernel drops it with the process.
+
+    False where another holds it, and keeps it for so long.
+    """
+    with disk_space(lock):
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError as error:  # a place where nothing can be made, such as /proc
+            raise _not_writable(lock.parent, error) from error
+    until_s = time.monotonic() + patience_s
+    try:
+        while not (taken := _taken(handle)) and time.monotonic() < until_s:
+            time.sleep(_LOOKS_S)
+        yield taken
+    finally:
+        os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold the one writer's lock of `folder`.
+
+    Args:
+        patience_s: for another process that holds it.
 
     Raises:
         Locked: another process holds it.
     """
-    with disk_space(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError as error:  # a place where nothing can be made, such as /proc
-            raise _not_writable(folder, error) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    with holding(folder / ".lock", patience_s=patience_s) as taken:
+        if not taken:
             raise Locked(
-                f"{folder}: another process is working on these manifests, expected to be the only one "
-                "— wait until it ends and run the same command again, or use another --manifests"
-            ) from error
+                f"{folder}: another process is working on these manifests, expected nobody — wait until "
+                "it ends and run the same command again, or use another --manifests"
+            )
         sweep(folder)
         yield
-    finally:
-        os.close(handle)
 
 
 def sweep(folder: Path, *, deep: bool = True) -> None:

@@ -1,9 +1,7 @@
 """From the words of `curate scan` to the datasets that are scanned, and what became of them."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from curation.catalog.build import Built, build
 from curation.catalog.cards import Card, card_folders, load_cards
 from curation.catalog.record import dataset_folder, read_record
 from curation.catalog.store import built_datasets, refresh_views
-from curation.errors import Locked, UsageProblem
+from curation.errors import UsageProblem
 from curation.files import locked
 from curation.media.decoder import DecoderConfig
 from curation.media.folder import check_name, dataset_name, files_of, is_folder_dataset, take_folder
@@ -95,7 +93,8 @@ def scan_media(
         )
     progress("files")
     media = media_folder(folder or DEFAULT_FOLDER, without=manifests)
-    with _locked_patiently(manifests, share):
+    patience_s = _PATIENCE_S if share else 0.0
+    with locked(manifests, patience_s=patience_s):
         if folder is not None and (names is None or _is_folder(manifests, cards, names, list_file)):
             name = names[0] if names else dataset_name(folder)
             chosen = [_own(manifests, name, media, list_file)]
@@ -120,7 +119,7 @@ def scan_media(
         still_busy(manifests / "fingerprints" / one.clips.dataset, scanned.busy)
         parts.append(Part(located=one.located, scanned=scanned, built=one.built))
     if any(part.scanned.changed or (part.built and part.built.state == "built") for part in parts):
-        with _locked_patiently(manifests, share):
+        with locked(manifests, patience_s=patience_s):
             refresh_views(manifests)
     left = unmatched(media, [one.located for one in chosen])
     return Found(parts=parts, media=media, unmatched=left)
@@ -138,22 +137,6 @@ class _Counter:
         with self._lock:
             self._done += clips
             self._progress(f"{self.label}: clips", self._done, self._total)
-
-
-@contextmanager
-def _locked_patiently(manifests: Path, share: Share | None) -> Iterator[None]:
-    """The lock of the manifests; processes that share a scan begin at the same time, and wait."""
-    until_s = time.monotonic() + (_PATIENCE_S if share else 0)
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(locked(manifests))
-                break
-            except Locked:
-                if time.monotonic() > until_s:
-                    raise
-                time.sleep(0.1)
-        yield
 
 
 # ---- which datasets -------------------------------------------------------------------------------

@@ -5,9 +5,6 @@ too. `shards.json` is written last; a folder that has it is sealed. Sealing twic
 """
 
 import contextlib
-import fcntl
-import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +16,7 @@ import pyarrow.compute as pc
 from safetensors.torch import save
 
 from curation.errors import BadManifest, Locked, ManifestChanged, UsageProblem
-from curation.files import disk_space, replacing, sha256_file, sweep
+from curation.files import holding, replacing, sha256_file, sweep
 from curation.tables import number
 from curation.tasks import part_folders, read_record, write_sealed
 from features.store import index
@@ -30,7 +27,6 @@ from features.store.statistics import added_up, tensors_of
 Report = Callable[[str, int, int], None]  # what is worked on, which of how many
 _LOCK = ".seal.lock"
 PATIENCE_S = 120.0  # of processes that share the tasks of a folder, which begin and seal it together
-_LOOKS_S = 0.2
 
 
 def _silent(label: str, done: int, total: int) -> None:
@@ -110,31 +106,15 @@ def alone(folder: Path, *, option: str | None = None, patience_s: float = 0.0) -
     Raises:
         Locked: another process holds it.
     """
-    with disk_space(folder):
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    until_s = time.monotonic() + patience_s
-    try:
-        while not _taken(handle):
-            if time.monotonic() >= until_s:
-                other = f", or give another {option}" if option else ""
-                raise Locked(
-                    f"{folder}: another process is writing there, expected nobody — wait until it ends "
-                    f"and run the same command again{other}"
-                )
-            time.sleep(_LOOKS_S)
+    with holding(folder / _LOCK, patience_s=patience_s) as taken:
+        if not taken:
+            other = f", or give another {option}" if option else ""
+            raise Locked(
+                f"{folder}: another process is writing there, expected nobody — wait until it ends "
+                f"and run the same command again{other}"
+            )
         sweep(folder, deep=False)
         yield
-    finally:
-        os.close(handle)
-
-
-def _taken(handle: int) -> bool:
-    """Whether the lock of an open file is ours now."""
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 Task = tuple[Path, dict[str, Any]]  # a folder and its completion record

@@ -6,18 +6,17 @@ from there. A note is believed while size and time are unchanged. A file without
 trusted at first sight, and refused when its bytes differ later.
 """
 
-import fcntl
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from curation.errors import BadWeights, NotWritable
-from curation.files import disk_space, write_json
+from curation.files import disk_space, holding, write_json
 
 DIGESTS = "digests.json"
 _CHUNK_BYTES = 8 << 20
@@ -76,7 +75,7 @@ class Digests:
             BadWeights: the folder cannot be written.
         """
         try:
-            with alone(self._folder / f".{DIGESTS}.lock"):
+            with holding(self._folder / f".{DIGESTS}.lock", patience_s=math.inf):
                 notes = self._read() | {self._key(path): note}
                 write_json(self._file, {key: asdict(note) for key, note in notes.items()})
         except NotWritable as error:
@@ -101,19 +100,6 @@ class Digests:
                 f"{self._file}: cannot be read ({error}), expected notes about the files of weights — "
                 "remove it; the files are then hashed again"
             ) from error
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is in the block with this lock, then run it."""
-    with disk_space(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def not_writable(folder: Path, error: Exception) -> BadWeights:

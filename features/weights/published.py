@@ -15,6 +15,7 @@ it is first used, and mapped from then on. The identity of weights is the sha256
 """
 
 import logging
+import math
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -23,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.errors import NotWritable, UsageProblem, WrongWeights
-from curation.files import sweep
+from curation.files import holding, sweep
 from curation.tables import size_text
 from features.weights.checkpoint_kind import kind_of
-from features.weights.digests import Digests, Note, Report, alone, not_writable, read_note, silent
+from features.weights.digests import Digests, Note, Report, not_writable, read_note, silent
 from features.weights.table import CLIP, SYNCHFORMER, VAES, WeightFile, file_named
 
 if TYPE_CHECKING:
@@ -260,7 +261,8 @@ def convert(
     if target == path or _is_noted(target, Digests(folder)):
         return target
     try:
-        with alone(folder / ".convert.lock"):  # several processes may start with the same weights
+        # several processes may start with the same weights
+        with holding(folder / ".convert.lock", patience_s=math.inf):
             return _convert(folder, path, note, file, progress)
     except NotWritable as error:
         raise not_writable(folder, error) from error

@@ -194,18 +194,23 @@ def holding(lock: Path, *, patience_s: float = 0.0) -> Iterator[bool]:
             raise _not_writable(lock.parent, error) from error
     until_s = time.monotonic() + patience_s
     try:
-        while not (taken := _taken(handle)) and time.monotonic() < until_s:
+        while not (taken := _taken(handle, lock)) and time.monotonic() < until_s:
             time.sleep(_LOOKS_S)
         yield taken
     finally:
         os.close(handle)
 
 
-def _taken(handle: int) -> bool:
+def _taken(handle: int, lock: Path) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise NotWritable(
+            f"{lock}: {error.strerror}; expected a disk whose files can be locked — give a place on "
+            "another, or mount it with locks"
+        ) from error
     return True
 
 

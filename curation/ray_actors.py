@@ -23,7 +23,8 @@ _LOOKS_S = 0.2  # how often the end of the run, and of the work, is looked for
 _TELLS_S = 2.0  # how often an actor is asked how far it is
 _START_S = 300.0  # that a cluster may need to find room for an actor
 
-Tell = Callable[[Any], Any]  # told of work that is done, in whatever form a stage counts it
+Told = int | dict[str, float]  # of work that is done: numbers that add up
+Tell = Callable[[Any], Any]  # hears `Told`
 # As `Work` and `Worker` of tasks, of which these are two; what is given need not be a task.
 RemoteWork = Callable[[Any, Path], dict[str, Any]]
 RemoteWorker = Callable[[threading.Event], AbstractContextManager[RemoteWork]]
@@ -133,6 +134,7 @@ class Remote:
     def __init__(self, crew: Crew, stop: threading.Event) -> None:
         self._ray, self._crew, self._stop = crew.ray, crew, stop
         self._actor: Any = None
+        self._told: list[Told] = []  # of the task at hand, by the present actor
 
     def work(self, given: Any, folder: Path) -> dict[str, Any]:
         """Have the task done, by as many actors one after another as it takes.
@@ -152,6 +154,8 @@ class Remote:
                 raise self._crew.no_room(first_line(never)) from never
             except errors.RayError as lost:
                 self.close()
+                for told in self._told:  # it is to be done again
+                    self._crew.tell(_taken_back(told))
                 if tried == _TRIES:
                     raise WorkerLost(
                         f"{folder}: {tried} actors died at it ({first_line(lost)}), "
@@ -168,6 +172,7 @@ class Remote:
         raise AssertionError("the last try returns or raises")
 
     def _once(self, given: Any, folder: Path) -> tuple[dict[str, Any] | None, FoleyproofError | None]:
+        self._told = []
         actor = self._actor or self._started()
         answer = actor.work.remote(given, str(folder.resolve()))
         asked_s = time.monotonic()
@@ -178,6 +183,7 @@ class Remote:
                 raise Stopped
             if ready or time.monotonic() - asked_s > _TELLS_S:
                 for told in self._ray.get(actor.told.remote()):
+                    self._told.append(told)
                     self._crew.tell(told)
                 asked_s = time.monotonic()
             if ready:
@@ -224,6 +230,10 @@ class Remote:
         actor, self._actor = self._actor, None
         if actor is not None:
             self._crew.end(actor)
+
+
+def _taken_back(told: Told) -> Told:
+    return -told if isinstance(told, int) else {name: -value for name, value in told.items()}
 
 
 def first_line(error: BaseException) -> str:

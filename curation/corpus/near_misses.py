@@ -5,7 +5,7 @@ are clips that need no source, no two of which are copies: black, white and nois
 template, a still picture with another sound, test pictures, leaders.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -179,9 +179,3 @@ DEGENERATE: tuple[Degenerate, ...] = (
     Degenerate("leader", "leader_1", _after_leader),
     Degenerate("leader", "leader_2", _after_leader),
 )
-
-
-def degenerate_films() -> Iterator[tuple[Degenerate, Film]]:
-    """All of DEGENERATE."""
-    for one in DEGENERATE:
-        yield one, one.film()

@@ -59,6 +59,11 @@ class _Asked:
         names = [name.strip().lower() for name in header]
         if "id" not in names:
             names = ["id" if name == "clip_id" else name for name in names]
+        if twice := [name for name in self.columns if names.count(name) > 1]:
+            raise UsageProblem(
+                f"{self.given}: {_quoted(twice)} stands over several columns, expected one of each name "
+                "— name the others otherwise"
+            )
         if missing := [name for name in self.columns[: self.needed] if name not in names]:
             known = f" (and, where known, {', '.join(self.columns[self.needed :])})"
             raise UsageProblem(
@@ -75,17 +80,23 @@ def _quoted(names: Iterable[str]) -> str:
 def _text_cells(path: Path, asked: _Asked) -> list[Cells]:
     with open_text(path) as text:
         first = text.readline()
-        rows = csv.reader(chain([first], text), delimiter=max(_DELIMITERS, key=first.count))
+        delimiter = max(_DELIMITERS, key=first.count)
+        rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
         try:
-            places = asked.places(next(rows, []))
-            return [
-                {name: row[at].strip() if at < len(row) else "" for name, at in places.items()}
-                for row in rows
-                if any(row)
-            ]
+            header = next(rows, [])
+            places = asked.places(header)
+            cells = []
+            for row in rows:
+                if any(row[len(header) :]):
+                    raise csv.Error(f"{len(row)} cells under {len(header)} names")
+                if any(row):
+                    found = {name: row[at] for name, at in places.items() if at < len(row)}
+                    cells.append({name: found.get(name, "").strip() for name in places})
+            return cells
         except csv.Error as error:
             raise BadMetadata(
-                f"{asked.given}: line {rows.line_num}: {error}, expected a line for each clip — mend it"
+                f"{asked.given}: line {rows.line_num}: {error}, expected a line for each clip, with "
+                f"quotes around cells that hold {delimiter!r} or quotes — mend it"
             ) from error
 
 
@@ -99,7 +110,9 @@ def _parquet_cells(path: Path, asked: _Asked) -> list[Cells]:
             places = asked.places(header)
             listed = file.read(columns=[header[at] for at in places.values()])
     except pa.ArrowException as error:
-        raise BadMetadata(f"{asked.given}: not Parquet: {error} — check the file") from error
+        raise BadMetadata(
+            f"{asked.given}: not Parquet: {error}, expected a list — check the file"
+        ) from error
     cells = (map(_cell, listed[header[at]].to_pylist()) for at in places.values())
     return [dict(zip(places, row, strict=True)) for row in zip(*cells, strict=True)]
 

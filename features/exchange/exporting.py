@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from curation.errors import ConfigDiffers, NoSpace, UsageProblem
+from curation.errors import BadManifest, ConfigDiffers, NoSpace, UsageProblem
 from curation.files import canonical_json, disk_space, fsync, replacing, replacing_folder, write_json
 from curation.tables import size_text
 from features.exchange.memmap import META, TENSORS, meta_json
@@ -63,6 +63,7 @@ def export_memmap(
     Raises:
         UsageProblem: no row is of that dataset and split.
         ConfigDiffers: `target` holds what was made from other shards; nothing is written.
+        BadManifest: what an export wrote there of itself is damaged.
         NoSpace: the disk has no room for all; nothing is half written.
     """
     with disk_space(target):
@@ -105,32 +106,40 @@ def _begun(out: Path, sealed: dict[str, Any], target: Path, sets: list[Exported]
         "captions": sealed["tables"][index.CAPTIONS_FILE]["sha256"],
     }
     former = _read_former(target / EXPORT_FILE)
-    if former is None:
-        names = [name for one in sets for name in (one.name, f"{one.name}.tsv")]
-        there = [name for name in names if (target / name).exists()]
-        if not there:
-            return {**source, "sets": {}}
-        found = f"holds {', '.join(there[:3])} from unknown shards"
-    elif differing := [f"{key} {former.get(key)}" for key in source if former.get(key) != source[key]]:
+    known = former.get("sets", {})
+    unknown = [one.name for one in sets if one.name not in known]
+    names = [name for one in unknown for name in (one, f"{one}.tsv")]
+    differing = [f"{key} {former.get(key)}" for key in source if former.get(key) != source[key]]
+    if former and differing:
         found = f"was exported from other shards ({', '.join(differing)})"
+    elif there := [name for name in names if (target / name).exists()]:
+        found = f"holds {', '.join(there[:3])} from unknown shards"
     else:
-        sets_there = former.get("sets")
-        return {**source, "sets": sets_there if isinstance(sets_there, dict) else {}}
+        return {**source, "sets": {**dict.fromkeys(unknown), **known}}
     raise ConfigDiffers(
         f"{target}: {found}, expected an empty folder or an export of {out} ({source['sample_rate_hz']} "
         f"Hz, {source['duration_s']:g} s, index {source['index'][:12]}) — give another --to"
     )
 
 
-def _read_former(path: Path) -> dict[str, Any] | None:
-    """What an export wrote of its shards; None: nothing."""
+def _read_former(path: Path) -> dict[str, Any]:
+    """What an export wrote of its shards, and of each set it has or will have; empty: nothing.
+
+    Raises:
+        BadManifest: the file is damaged.
+    """
     try:
         former = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(former["sets"], dict):
+            raise TypeError(f"sets are {former['sets']!r}")
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError):
-        former = {}
-    return former if isinstance(former, dict) else {}
+        return {}
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise BadManifest(
+            f"{path}: cannot be read ({type(error).__name__}: {error}), expected what an export wrote — "
+            "remove it and what was exported beside it, or give another --to"
+        ) from error
+    return dict(former)
 
 
 def _noted(target: Path, one: Exported, digest: str) -> dict[str, Any]:

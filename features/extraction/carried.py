@@ -36,9 +36,11 @@ class Former:
         self._rejects: dict[tuple[str, str], list[Row]] = {}
         self._headers: dict[str, Header] = {}
         if folder is not None:
-            with contextlib.suppress(ManifestChanged):  # damaged: what is not found is decoded again
-                self._take(index.read_table(folder / index.ROWS_FILE, index.ROWS), self._rows)
-                self._take(index.read_table(folder / index.REJECTS_FILE, index.REJECTS), self._rejects)
+            with contextlib.suppress(ManifestChanged):  # damaged: all is decoded again
+                rows = index.read_table(folder / index.ROWS_FILE, index.ROWS)
+                rejects = index.read_table(folder / index.REJECTS_FILE, index.REJECTS)
+                self._take(rows, self._rows)
+                self._take(rejects, self._rejects)
 
     def _take(self, table: pa.Table, to: dict[tuple[str, str], list[Row]]) -> None:
         for row in table.to_pylist():

@@ -32,7 +32,7 @@ class Notes:
     def is_current(self, task: Task) -> bool:
         """Whether all files of a finished task are as they were, and none failed by the machine."""
         record = read_record(self._stage / task.name)
-        if not BY_MACHINE.isdisjoint(record["counts"]["rejected"]):
+        if not BY_MACHINE.isdisjoint(record.get("counts", {}).get("rejected", ())):
             return False
         noted = self._read(task, record)
         if noted is None:

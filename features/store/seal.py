@@ -5,6 +5,7 @@ too. `shards.json` is written last; a folder that has it is sealed. Sealing twic
 """
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def seal(out: Path, report: Report = _silent, *, patience_s: float = 0.0) -> Sea
         files = _files(out, [*clips, *text], document, report)
         captions = _captions(text)
         rows = _rows(out, clips, captions)
-        _check_counts(rows, captions, files)
+        _check_counts(out, rows, captions, files)
         tables = {
             index.INDEX_FILE: rows,
             index.REJECTS_FILE: _rejects(clips),
@@ -187,10 +188,13 @@ def _captions(tasks: list[Task]) -> pa.Table:
     if repeated := [entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1]:
         raise BadManifest(
             f"caption {repeated[0]!r}: has several text rows, expected one for each caption — run "
-            "extract with another --out"
+            "the same extract or import with another --out"
         )
     if table.num_rows == 0 or table.column("caption")[0].as_py() != "":
-        raise BadManifest("text row 0: is not the empty caption, expected it there — run extract again")
+        raise BadManifest(
+            f"{tasks[0][0]}: text row 0 is not the empty caption, expected it there — "
+            + index.advice(tasks[0][0] / index.CAPTIONS_FILE)
+        )
     numbers = pa.array(np.arange(table.num_rows, dtype=np.int32))
     return pa.table([numbers, *table.columns], schema=index.CAPTIONS)
 
@@ -215,7 +219,8 @@ def _rows(out: Path, tasks: list[Task], captions: pa.Table) -> pa.Table:
     if numbers.null_count:
         lost = lists.flatten().filter(pc.is_null(numbers))[0].as_py()
         raise BadManifest(
-            f"caption {lost!r}: has no text row, expected one — run the same extract again"
+            f"caption {lost!r}: has no text row, expected one — run: rm -r "
+            f"{shlex.quote(str(out / index.TEXT))} and the same extract or import again"
         )
     text_index = pa.ListArray.from_arrays(lists.offsets, numbers.cast(pa.int32()))
     columns = [text_index if name == "text_index" else table.column(name) for name in index.INDEX.names]
@@ -227,7 +232,7 @@ def _rejects(tasks: list[Task]) -> pa.Table:
     return index.sorted_by_key(pa.concat_tables([index.REJECTS.empty_table(), *parts]))
 
 
-def _check_counts(rows: pa.Table, captions: pa.Table, files: dict[str, Any]) -> None:
+def _check_counts(out: Path, rows: pa.Table, captions: pa.Table, files: dict[str, Any]) -> None:
     """Raise where shards hold other numbers of rows than the tables of their tasks."""
     counts = pc.value_counts(rows.column("shard")).to_pylist()
     counted = {entry["values"]: entry["counts"] for entry in counts}
@@ -237,9 +242,10 @@ def _check_counts(rows: pa.Table, captions: pa.Table, files: dict[str, Any]) -> 
         differing = sorted(name for name in counted | held if counted.get(name) != held.get(name))
         name = differing[0] if differing else index.TEXT
         expected = counted.get(name, captions.num_rows)
+        folder = out / name if name == index.TEXT else (out / name).parent
         raise ManifestChanged(
             f"{name}: holds {held.get(name, texts)} rows, expected {expected} as the table of its task "
-            "— remove the folder of the task and run extract again"
+            f"— run: rm -r {shlex.quote(str(folder))} and the same extract or import again"
         )
 
 

@@ -73,7 +73,7 @@ def child_ms(pid: int) -> float:
 
 
 def measure(paths: list[str], sample_rate_hz: int) -> dict[str, Any]:
-    """Medians for each video, and their sums."""
+    """Medians for each video that becomes a row, their sums, and why the others do not."""
     import av
     import torch
 
@@ -88,15 +88,19 @@ def measure(paths: list[str], sample_rate_hz: int) -> dict[str, Any]:
     room = Room(layout.num_bytes)
     views = layout.views(room.content())
     preparer = Preparer(config, Rooms(layout.num_bytes), threading.Event())
-    each = {}
+    each, refused = {}, {}
     for path in paths:
         request = Request(clip_id=path, path=path)
+        prepared = preparer.prepare(request)  # the child starts
+        part = prepared.parts[0] if prepared.parts else prepared
+        if part.reason is not None:
+            refused[os.path.basename(path)] = str(part.reason)
+            continue
 
         def fed(request: Request = request) -> None:
             (part,) = preparer.prepare(request).parts
             assert part.reason is None, part
 
-        fed()  # the child starts
         assert preparer.pid is not None
         rounds: dict[str, list[float]] = {name: [] for name in ("decode", "small", "prepare", "child")}
         for _ in range(_ROUNDS):
@@ -119,6 +123,7 @@ def measure(paths: list[str], sample_rate_hz: int) -> dict[str, Any]:
     return {
         "unit": "CPU ms a clip, of the whole: their sum",
         "each": each,
+        "refused": refused,
         "total": total,
         "decode_share": round(total["decode"] / total["child"], 3),
         "of_decode_and_small": round(total["small"] / total["child"], 3),

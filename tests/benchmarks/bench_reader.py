@@ -5,7 +5,8 @@
 Builds the same random rows in FOLDER in each layout, with the shapes of 8 s at 44.1 kHz: audio-video
 rows with mean, std, clip, sync and text. Everything is read once before it is timed, so that it comes
 out of the page cache. Each round reads all rows once in a random order, in batches of 64, by every
-contender in turn, in another order each time. A ratio is the median over rounds of the ratio within a
+contender in turn, in another order each time, once the threads of the one before have gone to sleep:
+those of PyTorch spin for 0.2 s after their work, on a core that the next would have. A ratio is the median over rounds of the ratio within a
 round, since others may use the machine; `cpu_ratio` is that of the processor's time, of all threads, and
 `ratio_of_best_rounds` that of the shortest times, when others used it least.
 
@@ -52,6 +53,7 @@ BATCH = 64
 TARGETS = {"plain copy": 0.85, "tensordict": 2.5, "safetensors": 2.0, "webdataset": 2.0}
 MMAUDIO = {"latent_mean": "mean", "latent_std": "std", "clip": "clip_features", "sync": "sync_features",
            "text": "text_features"}  # fmt: skip
+_SPINS_S = 0.4
 Pass = Callable[[np.ndarray], int]  # reads these rows in batches; how many came
 
 
@@ -334,6 +336,7 @@ def measure(folder: Path, *, num_rows: int = 640, rounds: int = 9, soak: int = 0
         order = rng.permutation(num_rows)
         for name in rng.permutation(list(passes)):  # who comes after whom is in no one's favour
             read = passes[name]
+            time.sleep(_SPINS_S)
             begun, cpu_begun = time.perf_counter(), time.process_time()
             count = read(order)
             taken, cpu_taken = time.perf_counter() - begun, time.process_time() - cpu_begun

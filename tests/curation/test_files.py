@@ -1,5 +1,6 @@
 """What is left under temporary names: whose it is, what is swept, and what is put back."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -158,4 +159,13 @@ def test_place_where_no_folder_can_be_made_is_said(write, tmp_path):
         pytest.raises(NotWritable, match="expected a place that can be read and written"),
         write(tmp_path / "a file" / "below" / "x"),
     ):
+        pass
+
+
+def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with pytest.raises(NotWritable, match="No locks available; expected a disk"), locked(tmp_path):
         pass

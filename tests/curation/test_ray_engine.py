@@ -151,6 +151,20 @@ def test_actor_lost_for_whatever_reason_costs_a_try(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_lost_actors_told_of_a_task_is_taken_back(tmp_path: Path) -> None:
+    for told in (10, {"clips": 10, "busy_s": 0.5}):
+        heard: list[Any] = []
+        ray = Answers(told=[told], work=error_of_ray("ActorDiedError"))
+        with (
+            pytest.raises(WorkerLost),
+            Engine(ray).worker(pytest.fail, tell=heard.append)(threading.Event()) as work,
+        ):
+            work({}, tmp_path)
+        assert len(heard) == 8, "four actors told something, and were lost"
+        numbers = [list(one.values()) if isinstance(one, dict) else [one] for one in heard]
+        assert not any(map(sum, zip(*numbers, strict=True)))
+
+
 def test_actors_of_a_kind_share_one_class_and_one_copy_of_what_they_run(tmp_path: Path) -> None:
     ray = Answers(work=error_of_ray("ActorDiedError"))
     with pytest.raises(WorkerLost):

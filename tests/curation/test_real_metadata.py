@@ -1,7 +1,8 @@
 """The numbers that must come out of the real metadata, by the command itself.
 
-Sources: the table of the first issue; ../shared/research/CURATION_TOOLS.md, end of section 7 (counted
-there by other programs than ours). Each count is of test clips, by id / interval / same start.
+Sources: the published counts that the project began with; ../shared/research/CURATION_TOOLS.md, end of
+section 7 (counted there by other programs than ours). Each count is of test clips, by id / interval /
+same start.
 """
 
 import gzip
@@ -49,7 +50,7 @@ def ask(workplace: Path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def issue(ask) -> dict[str, Any]:
+def published(ask) -> dict[str, Any]:
     return ask("--test", "vggsound,audiocaps,avsync15")
 
 
@@ -94,13 +95,13 @@ def test_datasets_and_lists_are_the_published_ones(workplace):
         ("vggsound", "vggsound", (6, 0, 0)),
     ],
 )
-def test_table_of_the_issue(issue, test, column, expected):
-    assert _numbers(issue[test]["overlap"][column]) == expected
+def test_table_that_was_published(published, test, column, expected):
+    assert _numbers(published[test]["overlap"][column]) == expected
 
 
-def test_rows_ids_and_pairs_of_the_issue(issue):
+def test_rows_ids_and_pairs_that_was_published(published):
     vggsound, audiocaps, avsync15 = (
-        issue[name]["overlap"] for name in ("vggsound", "audiocaps", "avsync15")
+        published[name]["overlap"] for name in ("vggsound", "audiocaps", "avsync15")
     )
     assert audiocaps["vggsound"]["pairs"]["id"] == 147
     assert audiocaps["vggsound"]["train_rows"] == 183_730
@@ -108,23 +109,24 @@ def test_rows_ids_and_pairs_of_the_issue(issue):
     assert vggsound["avsync15"]["test_ids"]["id"] == 59
     assert avsync15["vggsound"]["test_ids"]["id"] == 143
     assert vggsound["vggsound"]["train_items"]["id"] == 7
-    assert [issue[name]["size"] for name in ("vggsound", "audiocaps", "avsync15")] == [15_446, 975, 150]
+    sizes = [published[name]["size"] for name in ("vggsound", "audiocaps", "avsync15")]
+    assert sizes == [15_446, 975, 150]
 
 
-def test_lists_have_the_registered_digests(issue):
-    assert (issue["vggsound"]["list"], issue["audiocaps"]["list"]) == (
+def test_lists_have_the_registered_digests(published):
+    assert (published["vggsound"]["list"], published["audiocaps"]["list"]) == (
         "vggsound@official",
         "audiocaps@v1",
     )
-    assert issue["vggsound"]["digest"] == (
+    assert published["vggsound"]["digest"] == (
         "sha256:582a47a75cfd06ada51b5c09a8d90ff512c79fdb42c483581ac688c8396d89a9"
     )
-    assert issue["vggsound"]["registered"] is True
-    assert issue["audiocaps"]["registered"] is True
+    assert published["vggsound"]["registered"] is True
+    assert published["audiocaps"]["registered"] is True
 
 
-def test_every_training_set_and_every_other_split_is_a_column(issue):
-    columns = set(issue["audiocaps"]["overlap"])
+def test_every_training_set_and_every_other_split_is_a_column(published):
+    columns = set(published["audiocaps"]["overlap"])
     assert {"audiocaps", "audioset", "avsync15", "clotho", "fsd50k", "vggsound", "wavcaps"} <= columns
     assert {
         "audioset/eval",
@@ -133,8 +135,8 @@ def test_every_training_set_and_every_other_split_is_a_column(issue):
         "vggsound/test",
         "esc50/fold1",
     } <= columns
-    assert _numbers(issue["audiocaps"]["overlap"]["audioset/eval"]) == (0, 0, 0)
-    assert _numbers(issue["vggsound"]["overlap"]["clotho"]) == (None, None, None)
+    assert _numbers(published["audiocaps"]["overlap"]["audioset/eval"]) == (0, 0, 0)
+    assert _numbers(published["vggsound"]["overlap"]["clotho"]) == (None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +192,9 @@ def test_audioset_eval_and_balanced_share_no_recording(ask):
     assert _numbers(found["audioset/eval"]["overlap"]["audioset/balanced"], "pairs") == (0, 0, 0)
 
 
-def test_published_lists_miss_what_the_cards_say_they_miss(issue, ask):
+def test_published_lists_miss_what_the_cards_say_they_miss(published, ask):
     """The errata of WavCaps' card: 18 test ids of AudioCaps are not in exclude_all_ac."""
-    by_name = {entry["name"]: entry for entry in issue["audiocaps"]["published_lists"]}
+    by_name = {entry["name"]: entry for entry in published["audiocaps"]["published_lists"]}
     entry = by_name["wavcaps/wavcaps_exclude_all_ac"]
     assert entry["test_ids"] - entry["test_ids_on_it"] == 18
     val = ask("--test", "audiocaps@v1-val", "--train", "audioset")["audiocaps@v1-val"]["published_lists"]
@@ -227,7 +229,7 @@ def test_the_paper_set_up_is_cleaned_verified_and_blamed(workplace):
     assert again.returncode == 10
 
 
-def test_excluded_rows_are_those_of_the_matrix(workplace, issue):
+def test_excluded_rows_are_those_of_the_matrix(workplace, published):
     """What clean drops for one test set in one training set is what the matrix counts there."""
     import duckdb
 
@@ -240,7 +242,7 @@ def test_excluded_rows_are_those_of_the_matrix(workplace, issue):
                 [f"{workplace}/manifests/clean/one/excluded.parquet"],
             ).fetchall()
         )
-    cell = issue["vggsound"]["overlap"]["audioset"]
+    cell = published["vggsound"]["overlap"]["audioset"]
     assert rules == {"same_id": cell["train_items"]["id"], "known_reupload": cell["known_reupload"]}
 
 
@@ -270,9 +272,9 @@ def test_no_id_of_the_real_metadata_is_doubtful(workplace):
     assert problems == []
 
 
-def test_same_annotation_finds_129_pairs_and_says_what_chance_gives(issue, workplace):
+def test_same_annotation_finds_129_pairs_and_says_what_chance_gives(published, workplace):
     """Pairs of VGGSound test and train, the paper's among them; all in all no more than chance gives."""
-    assert issue["vggsound"]["overlap"]["vggsound"]["same_annotation"] == {
+    assert published["vggsound"]["overlap"]["vggsound"]["same_annotation"] == {
         "pairs": 129, "test_items": 57, "by_chance": 112.6,
         "at_odd_starts": {"pairs": 41, "test_items": 7, "by_chance": 11.1},
     }  # fmt: skip

@@ -120,6 +120,9 @@ def test_path_that_leads_to_another_file_in_an_earlier_folder_is_refused(
         ("file,id\n,c\nx/y.wav,\n", BadMetadata, "list.csv: no row with a file and an id"),
         ("file,id\na,b\nc," + "x" * (1 << 18), BadMetadata, "list.csv: line 3: field larger"),
         ("", BadMetadata, "list.csv: is empty"),
+        ('file,id,of\na,1,one\nb,2,"a dog\nc,3,x\n', BadMetadata, "line 4: unexpected end of data"),
+        ("id,file\n1,a,b.mp4\n", BadMetadata, "line 2: 3 cells under 2 names, expected a line for each"),
+        ("id,file,File\n1,a,b\n", UsageProblem, "`file` stands over several columns, expected one of"),
     ],
 )  # fmt: skip
 def test_list_of_no_use_is_refused(text: str, error: Any, said: str, tmp_path: Path) -> None:

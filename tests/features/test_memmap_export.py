@@ -9,7 +9,7 @@ from small_shards import Planned, sealed_folder
 from tensordict import TensorDict
 from test_memmap import hashes, some
 
-from curation.errors import NoSpace, UsageProblem
+from curation.errors import BadManifest, ConfigDiffers, NoSpace, UsageProblem
 from features.exchange import exporting as memmap_export
 from features.exchange.exporting import export_memmap
 from features.exchange.tsv import read_tsv
@@ -47,6 +47,25 @@ def test_sets_that_would_share_a_name_get_folders_of_their_own(
     (name,) = export_memmap(tmp_path / "s", tmp_path / "to", dataset=one.dataset, split=one.split)
     assert name in parts, "it is called the same where it is exported alone"
     assert hashes(tmp_path / "to") == before
+
+
+def test_folder_of_somebody_else_beside_an_export_is_refused(tmp_path: Path) -> None:
+    rows = [Planned(clip_id="v", dataset="a"), Planned(clip_id="w", dataset="b")]
+    sealed_folder(tmp_path / "s", rows)
+    export_memmap(tmp_path / "s", tmp_path / "to", dataset="a")
+    (tmp_path / "to" / "b-train").mkdir()
+    with pytest.raises(ConfigDiffers, match=r"holds b-train from unknown shards, .* give another --to"):
+        export_memmap(tmp_path / "s", tmp_path / "to")
+    assert not list((tmp_path / "to" / "b-train").iterdir())
+
+
+def test_damaged_record_of_an_export_is_told_as_such(tmp_path: Path) -> None:
+    sealed_folder(tmp_path / "s", some("av"))
+    export_memmap(tmp_path / "s", tmp_path / "to")
+    for text in ("{", "[]", '{"sets": []}'):
+        (tmp_path / "to" / "export.json").write_text(text)
+        with pytest.raises(BadManifest, match=r"export\.json: cannot be read .* remove it and what was"):
+            export_memmap(tmp_path / "s", tmp_path / "to")
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -117,7 +136,8 @@ def test_an_export_that_was_killed_between_two_folders_goes_on(
         killed.setattr(memmap_export, "_write", dying)
         with pytest.raises(KeyboardInterrupt):
             export_memmap(tmp_path / "s", tmp_path / "to")
-    assert list(json.loads((tmp_path / "to" / "export.json").read_text())["sets"]) == ["old-train"]
+    sets = json.loads((tmp_path / "to" / "export.json").read_text())["sets"]
+    assert [name for name, noted in sets.items() if noted] == ["old-train"]
     first = stamps(tmp_path / "to")
     export_memmap(tmp_path / "s", tmp_path / "to")
     assert stamps(tmp_path / "to")["old-train"] == first["old-train"]

@@ -190,7 +190,7 @@ def test_the_first_caption_must_be_the_empty_one(tmp_path: Path) -> None:
             value[0]["caption"] = "a"
 
     write_tasks(tmp_path / "s", [Planned(clip_id="x", captions=["b"])], change=change)
-    with pytest.raises(BadManifest, match="text row 0: is not the empty caption"):
+    with pytest.raises(BadManifest, match="text row 0 is not the empty caption"):
         seal(tmp_path / "s")
 
 

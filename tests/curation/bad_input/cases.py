@@ -317,7 +317,7 @@ def reader_left(*words: str) -> Callable[[Bench], Outcome]:
 
 def to_a_full_device(bench: Bench) -> Outcome:
     if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full (issue 2)")
+        pytest.skip("this system has no /dev/full")
     with open("/dev/full", "w") as full:
         process = bench.start("datasets", stdout=full)
         _, err = process.communicate(timeout=60)

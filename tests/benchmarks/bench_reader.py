@@ -6,9 +6,10 @@ Builds the same random rows in FOLDER in each layout, with the shapes of 8 s at 
 rows with mean, std, clip, sync and text. Everything is read once before it is timed, so that it comes
 out of the page cache. Each round reads all rows once in a random order, in batches of 64, by every
 contender in turn, in another order each time, once the threads of the one before have gone to sleep:
-those of PyTorch spin for 0.2 s after their work, on a core that the next would have. A ratio is the median over rounds of the ratio within a
-round, since others may use the machine; `cpu_ratio` is that of the processor's time, of all threads, and
-`ratio_of_best_rounds` that of the shortest times, when others used it least.
+those of PyTorch spin for 0.2 s after their work, on a core that the next would have. A ratio is the
+median over rounds of the ratio within a round, since others may use the machine; `cpu_ratio` is that of
+the processor's time, of all threads, and `ratio_of_best_rounds` that of the shortest times, when others
+used it least.
 
     plain copy   the same bytes into the same buffers in the order of the files, a column of a batch at
                  a time: from maps by torch and by numpy, and by read(). The fastest is the yardstick

@@ -149,7 +149,7 @@ workers = click.option(
 max_duration = click.option(
     "--max-duration",
     "max_duration_s",
-    type=Seconds(),
+    type=Seconds(least_s=0.001),
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
@@ -158,7 +158,7 @@ max_duration = click.option(
 timeout = click.option(
     "--timeout",
     "timeout_s",
-    type=Seconds(),
+    type=Seconds(least_s=0.001),
     default=600.0,
     show_default=True,
     metavar="SECONDS",

@@ -92,9 +92,10 @@ def find_manifest(asked: Path | None, manifests: Path = MANIFESTS) -> Path:
             if path.is_file()
         )
         if not found:
+            close = _close(Path(CLIPS), manifests)
             raise UsageProblem(
-                f"there is no clean manifest below {manifests}, expected {manifests}/clean/<name> — "
-                f"run: {_make(manifests)}"
+                f"there is no clean manifest below {manifests}, expected clean/<name> there{close} "
+                f"— name one with --manifest, or run: {_make(manifests)}"
             )
         newest = found[-1][1] / KEPT
         if not newest.is_file():

@@ -112,8 +112,12 @@ def _begun(out: Path, sealed: dict[str, Any], target: Path, sets: list[Exported]
     differing = [f"{key} {former.get(key)}" for key in source if former.get(key) != source[key]]
     if former and differing:
         found = f"was exported from other shards ({', '.join(differing)})"
-    elif there := [name for name in names if (target / name).exists()]:
-        found = f"holds {', '.join(there[:3])} from unknown shards"
+    elif there := sorted(
+        path.name
+        for path in target.iterdir()
+        if path.name in names or not (former or path.name.startswith("."))
+    ):
+        found = f"holds {', '.join(there[:3])}, which no export there tells of"
     else:
         return {**source, "sets": {**dict.fromkeys(unknown), **known}}
     raise ConfigDiffers(

@@ -97,5 +97,5 @@ def media_folders(given: Sequence[Path]) -> list[Path]:
         return list(given) or [MEDIA]
     raise UsageProblem(
         "there is no folder ./media, expected one with the video or sound files of the manifest — say "
-        "where they are: features extract --media DIR"
+        "where they are: the same command with --media DIR"
     )

@@ -60,7 +60,7 @@ def check_origin(out: Path, origin: Origin) -> None:
         return
     lines = _differing(was.get("about", {}), wanted["about"])
     what, other = ("options", "other") if lines else (origin.source, "another")
-    lines += origin.differing(former)
+    lines = [*dict.fromkeys([*lines, *origin.differing(former)])]  # a duration is said twice
     raise ConfigDiffers(
         f"{out}: was begun with {other} {what} ({'; '.join(lines[:_MOST_LINES]) or 'format'}), expected "
         f"the same to continue — give the same {what} again, or another --out"

@@ -18,6 +18,8 @@ from curation.media.locate import (
     of_list,
     unmatched,
 )
+from curation.progress import note
+from curation.tables import number
 from features.source import DatasetCard, Manifest
 
 _OPTION = "--media-list"
@@ -62,10 +64,13 @@ def find_media(
     """
     folders = [media_folder(place.absolute(), without=without) for place in places]
     none: list[str | None] = [None] * manifest.table.num_rows
-    said = none if media_list is None else _said(manifest, _names(media_list))
+    names = {} if media_list is None else _names(media_list)
+    said = _said(manifest, names) if names else none
     listed = [_of_paths(said, folder) for folder in folders]
     _check_alone(folders, listed)
     files = _with_first(none, listed)
+    if media_list is not None:
+        _tell(media_list, names, said, files)
     by_card = [_by_cards(manifest, folder, files) for folder in folders]
     claims = zip(folders, listed, by_card, strict=True)
     return Media(
@@ -121,11 +126,16 @@ def looked_for(card: DatasetCard, row: Mapping[str, Any]) -> str | None:
 
 
 def _names(path: Path) -> Names:
-    """What a list says; of two rows of a clip, the first counts."""
+    """What a list says."""
     names: Names = {}
     for row in read_list(path, _COLUMNS, needed=2, option=_OPTION):
         if row["id"] and row["file"]:
-            names.setdefault((row.get("dataset") or None, row["id"]), row["file"])
+            file = names.setdefault((row.get("dataset") or None, row["id"]), row["file"])
+            if file != row["file"]:
+                raise UsageProblem(
+                    f"{_OPTION} {path}: {row['id']} has the files {file} and {row['file']}, expected "
+                    "one for each clip — remove the other line"
+                )
     if not names:
         raise BadMetadata(
             f"{_OPTION} {path}: no row with a file and an id, expected one for each clip (and its "
@@ -139,6 +149,20 @@ def _said(manifest: Manifest, names: Names) -> list[str | None]:
     keys = (manifest.table[name].to_pylist() for name in ("dataset", "clip_id"))
     pairs = zip(*keys, strict=True)
     return [names.get((dataset, clip)) or names.get((None, clip)) for dataset, clip in pairs]
+
+
+def _tell(
+    media_list: Path, names: Names, said: Sequence[str | None], files: Sequence[str | None]
+) -> None:
+    """Say which lines of a list are of no use, where there are such."""
+    asked = sum(path is not None for path in said)
+    used = sum(file is not None for file in files)
+    if used < len(names):
+        note(
+            f"{_OPTION} {media_list}: of {number(len(names), 'clip')} {used:,} have their file from it, "
+            f"{asked - used:,} name one that is in no media folder, "
+            f"{max(0, len(names) - asked):,} are not in the manifest"
+        )
 
 
 def _of_paths(said: Sequence[str | None], folder: MediaFolder) -> Located:

@@ -8,6 +8,7 @@ from curation.tables import number, render, size_text
 from features.extraction.extract import Extracted, waits
 from features.extraction.plan import Need, Plan
 from features.extraction.riding import Arrived
+from features.store import index
 
 
 def datasets_text(plan: Plan) -> str:
@@ -122,6 +123,8 @@ def extracted_text(plan: Plan, extracted: Extracted) -> str:
     for what, found in (("flags", counts.flags), ("parts rejected", counts.parts_rejected)):
         if found:
             lines.append(f"{what}: " + ", ".join(f"{name} {n:,}" for name, n in sorted(found.items())))
+    if counts.rejected or counts.parts_rejected:
+        lines.append(f"why each was rejected: {index.REJECTS_FILE} in the folder, once it is sealed")
     effort = extracted.effort
     if effort.clips or effort.texts:
         rate = f"{effort.clips / extracted.elapsed_s:.2f} clips a second"

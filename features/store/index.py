@@ -173,15 +173,13 @@ def read_sealed(out: Path) -> dict[str, Any]:
         ManifestChanged: the file is not what seal wrote, or of another format version.
     """
     again = advice(out / SHARDS_FILE)
-    begun = (out / EXTRACT_FILE).is_file() or (out / CLIPS).is_dir()
-    document = _read_document(
-        out / SHARDS_FILE,
-        missing=f"{out}: is not sealed, expected {SHARDS_FILE} — {again}"
-        if begun
-        else f"{out}: holds no shards, expected {SHARDS_FILE} — run: features extract --sr 44100",
-        again=again,
-    )
-    return document
+    if (out / EXTRACT_FILE).is_file() or (out / CLIPS).is_dir():
+        what, mend = "is not sealed", f"where tasks are left run the same extract again, else {again}"
+    else:
+        what = "holds no shards" if out.is_dir() else "no such folder"
+        mend = f"run: features extract --sr 44100 --out {shlex.quote(str(out))}"
+    missing = f"{out}: {what}, expected {SHARDS_FILE} — {mend}"
+    return _read_document(out / SHARDS_FILE, missing=missing, again=again)
 
 
 def _read_document(path: Path, *, missing: str, again: str) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def test_path_that_leads_to_another_file_in_an_earlier_folder_is_refused(
         ("file,id\na,b\nc," + "x" * (1 << 18), BadMetadata, "list.csv: line 3: field larger"),
         ("", BadMetadata, "list.csv: is empty"),
         ('file,id,of\na,1,one\nb,2,"a dog\nc,3,x\n', BadMetadata, "line 4: unexpected end of data"),
+        ("file,id\na.mp4,1\nb.mp4,1\n", UsageProblem, r"list\.csv: 1 has the files a\.mp4 and b\.mp4"),
         ("id,file\n1,a,b.mp4\n", BadMetadata, "line 2: 3 cells under 2 names, expected a line for each"),
         ("id,file,File\n1,a,b\n", UsageProblem, "`file` stands over several columns, expected one of"),
     ],
@@ -138,3 +139,11 @@ def test_list_that_cannot_be_read_is_refused_by_the_name_it_was_given(tmp_path: 
     path.write_bytes(b"no Parquet")
     with pytest.raises(BadMetadata, match=r"--media-list .*list\.parquet: not Parquet: .* — check"):
         found(tmp_path, path, media)
+
+
+def test_lines_of_a_list_that_are_of_no_use_are_counted(
+    tmp_path: Path, first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found(tmp_path, "file,id\na.mp4,a\nnone.mp4,b\na.mp4,unknown\n", first)
+    said = "of 3 clips 1 have their file from it, 1 name one that is in no media folder, 1 are not in"
+    assert said in capsys.readouterr().err

@@ -322,7 +322,7 @@ def test_memory_does_not_grow_with_the_number_of_batches(folder: Path, io: Any, 
 def test_a_folder_without_shards_says_which_command_makes_them(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match=r"holds no shards.*run: features extract"):
         ShardReader(tmp_path)
-    with pytest.raises(UsageProblem, match="holds no shards"):
+    with pytest.raises(UsageProblem, match=r"no such folder.*--out .*/none"):
         ShardReader(tmp_path / "none")
 
 

@@ -56,7 +56,8 @@ def check_name(manifests: Path, name: str) -> None:
     """Raise UsageProblem where a folder cannot become a dataset of that name."""
     if not NAME.fullmatch(name) or name in RESERVED:
         raise UsageProblem(
-            f"--dataset {name!r}, expected lower case letters, digits and _, and none of our own names"
+            f"--dataset {name!r}, expected lower case letters, digits and _, and none of our own "
+            "names — give another"
         )
     if name in card_folders(manifests) and not is_folder_dataset(manifests, name):
         raise UsageProblem(

@@ -60,14 +60,16 @@ def media_folder(root: Path, *, without: Path | None = None) -> MediaFolder:
     found: list[str] = []
     not_media = 0
     skipped = None if without is None else _identity(without)
-    seen = {skipped}
+    seen = set() if skipped is None else {skipped}
     waiting = [""]  # folders, as the start of the paths in them
     while waiting:
         inside = waiting.pop()
         place = root / inside
-        if (here := _identity(place)) in seen:
+        here = _identity(place)  # None: gone or closed, which is told where it is opened
+        if here in seen:
             continue
-        seen.add(here)
+        if here is not None:
+            seen.add(here)
         for entry in _entries(place):
             path = inside + entry.name
             is_folder, is_file = _kind(entry)

@@ -21,7 +21,6 @@ from curation.tasks import ALL, Share, still_busy
 
 DEFAULT_FOLDER = Path("media")
 _PATIENCE_S = 120.0  # that processes sharing a scan wait for the one that builds the dataset
-Progress = Callable[[str, int | None, int | None], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +177,10 @@ def _built(
 ) -> list[_Chosen]:
     """Datasets that are built; without names those that have media in the folder."""
     if list_file is not None:
-        raise UsageProblem("--list makes one dataset of a folder, expected one --dataset with it")
+        raise UsageProblem(
+            "--list makes one dataset of a folder, expected one --dataset with it — give one new name, "
+            "or leave --list out"
+        )
     built = built_datasets(manifests)
     for name in names or ():
         if name not in built:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 
 from curation.errors import BadManifest, ConfigDiffers, NoSpace, UsageProblem
-from curation.files import canonical_json, disk_space, fsync, replacing, replacing_folder, write_json
+from curation.files import canonical_json, disk_space, replacing, replacing_folder, write_json
 from curation.tables import size_text
 from features.exchange.memmap import META, TENSORS, meta_json
 from features.exchange.tsv import write_tsv
@@ -243,4 +243,3 @@ def _write(reader: ShardReader, one: Exported, target: Path) -> Iterator[int]:
     with replacing(target / f"{one.name}.tsv") as temporary:
         header = ("id", "label" if one.kind == "av" else "caption")
         write_tsv(temporary, header, list(zip(one.ids, captions, strict=True)))
-        fsync(temporary)

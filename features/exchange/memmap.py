@@ -175,7 +175,7 @@ def _tensors(folder: Path) -> dict[str, MemmapTensor]:
     tensors = {}
     for key, (shape, dtype) in named.items():
         path = folder / f"{key}.memmap"
-        if dtype not in _DTYPES or not shape or not all(isinstance(n, int) for n in shape):
+        if str(dtype) not in _DTYPES or not shape or not all(isinstance(n, int) for n in shape):
             raise _wrong(folder, f"{key} is {dtype} {list(shape)}", f"one of {', '.join(_DTYPES)}")
         tensor = MemmapTensor(path=path, shape=shape, dtype=_DTYPES[dtype])
         size = path.stat().st_size if path.is_file() else None

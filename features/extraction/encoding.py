@@ -6,6 +6,7 @@ own while the encoders work.
 """
 
 import contextlib
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,7 +115,8 @@ class TaskEncoder:
         if not bool(text_td.isfinite().all()):
             raise BadWeights(
                 f"caption {caption!r}: its feature came out of CLIP not finite in {self.job.precision}, "
-                "expected numbers — run features weights --check, and extract with --precision fp32 and "
+                "expected numbers — check the files of weights with features weights --check --weights "
+                f"{shlex.quote(str(self.job.weights.folder))}, and extract with --precision fp32 and "
                 "another --out"
             )
 

@@ -103,8 +103,9 @@ class Notes:
         try:
             noted = json.loads((self._stage / f"{task.name}.files.json").read_bytes())
             same = noted[ROWS_FILE] == record["outputs"][ROWS_FILE]["sha256"]
-            return noted if same and len(noted["files"]) == len(self._paths(task)) else None
-        except (OSError, ValueError, KeyError, TypeError):
+            whole = noted["digest"] == digest_of(noted) and len(noted["files"]) == len(self._paths(task))
+            return noted if same and whole else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

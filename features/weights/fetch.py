@@ -18,6 +18,7 @@ from features.weights.published import (
     checked_file,
     convert,
     converted_path,
+    fetch_again,
     locate,
     refuse_other_tensors,
     refuse_others,
@@ -103,7 +104,7 @@ def _believed(folder: Path, path: Path, file: WeightFile) -> Note | None:
     """The note of a file that still is as it was; what can be no checkpoint raises WrongWeights."""
     note = Digests(folder).believed(path)
     if note is not None:
-        refuse_others(path, file, note)
+        refuse_others(path, file, note, remedy=fetch_again(folder, path, file))
         return note
     kind_of(path)
     return None

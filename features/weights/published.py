@@ -110,7 +110,6 @@ def prepare(
     weights: WeightChoice,
     sample_rate_hz: int,
     *,
-    parts: Sequence[str] = PARTS,
     progress: Report = silent,
 ) -> None:
     """Check and convert the files of the encoders, once, before several processes load them.
@@ -120,10 +119,9 @@ def prepare(
     """
     if weights.folder is None:
         return
-    for part, file in encoder_files(sample_rate_hz).items():
-        if part in parts:
-            path, note = checked(weights, file, progress=progress)
-            convert(weights.folder, path, note, file, progress=progress)
+    for file in encoder_files(sample_rate_hz).values():
+        path, note = checked(weights, file, progress=progress)
+        convert(weights.folder, path, note, file, progress=progress)
 
 
 def checked(weights: WeightChoice, file: WeightFile, *, progress: Report = silent) -> tuple[Path, Note]:
@@ -175,16 +173,22 @@ def checked_file(folder: Path, path: Path, file: WeightFile, *, progress: Report
     if note is None:
         kind_of(path)
         note = read_note(path, progress=progress)
-        refuse_others(path, file, note)
+        refuse_others(path, file, note, remedy=fetch_again(folder, path, file))
         refuse_other_tensors(path, file, note)
         _refuse_changed(path, file, note, digests.noted(path))
         digests.write(path, note)
     else:
-        refuse_others(path, file, note)
+        refuse_others(path, file, note, remedy=fetch_again(folder, path, file))
     return note
 
 
-def refuse_others(path: Path, file: WeightFile, note: Note, *, remedy: str | None = None) -> None:
+def fetch_again(folder: Path, path: Path, file: WeightFile) -> str:
+    """What brings a file that lies at `path` anew into a folder of weights."""
+    place, where = shlex.quote(str(path)), shlex.quote(str(folder))
+    return f"run: rm {place}; features weights --fetch {file.name} --weights {where}"
+
+
+def refuse_others(path: Path, file: WeightFile, note: Note, *, remedy: str) -> None:
     """Raise WrongWeights where bytes are not those of the published file, as far as they are known."""
     renamed = path.name.removesuffix(".part") != file.name  # the same weights in another format
     fits = "size" in file.unverified or file.num_bytes <= note.bytes <= file.most_bytes
@@ -194,7 +198,7 @@ def refuse_others(path: Path, file: WeightFile, note: Note, *, remedy: str | Non
     raise WrongWeights(
         f"{path}: {note.bytes:,} bytes with md5 {note.md5}, expected {file.num_bytes:,} bytes and a few "
         f"more ({file.stated or 'of its values'}) with {known}: it is truncated, damaged or another "
-        f"file — {remedy or f'remove it and run: features weights --fetch {file.name}'}"
+        f"file — {remedy}"
     )
 
 

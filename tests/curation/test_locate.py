@@ -52,6 +52,23 @@ def test_link_to_itself_is_no_media(tmp_path: Path) -> None:
     assert (list(folder.media), folder.not_media) == (["a.wav"], 2)
 
 
+@pytest.mark.parametrize("without", [None, "none"])
+def test_folder_that_cannot_be_looked_at_is_told_and_not_taken_for_seen(
+    without: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(tmp_path, "a/0.wav", "b/1.wav")
+    real = Path.stat
+
+    def refuse(path: Path, **said: bool) -> os.stat_result:
+        if path.name == "none" or path.parent == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        return real(path, **said)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    found = media_folder(tmp_path, without=None if without is None else Path(without))
+    assert list(found.media) == ["a/0.wav", "b/1.wav"]
+
+
 def test_two_names_of_one_text_are_two_files(tmp_path: Path) -> None:
     """One is bytes that are no UTF-8, the other the letters that stand for them."""
     names = (b"\xff.wav", rb"\xff.wav", rb"\xff~2.wav", b"d\xfe/a.wav", rb"d\xfe/a.wav")

@@ -276,6 +276,20 @@ def test_damaged_table_of_a_former_part_is_not_carried_into_the_new_one(
     assert digests(out) == digests(anew)
 
 
+def test_damaged_notes_of_files_mean_that_all_is_made_again(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
+    before = digests(out)
+    for path in (out / "clips").glob("*.files.json"):
+        noted = json.loads(path.read_bytes())
+        del noted["inputs"]
+        path.write_text(json.dumps(noted))
+    said = json.loads(run(*words(clips, out, "--json")).out)
+    assert said["effort"]["clips"] > 0
+    assert digests(out) == before
+
+
 def test_rows_of_files_that_are_gone_are_not_dropped_in_silence(
     done: Any, clips: SmallClips, tmp_path: Path, run: Any
 ) -> None:

@@ -347,6 +347,11 @@ def odd_dtype(folder: Path) -> str:
     return r"mean is torch\.int8"
 
 
+def listed_dtype(folder: Path) -> str:
+    edited(folder, lambda meta: meta["mean"].update(dtype=["torch.float32"]))
+    return r"mean is \['torch\.float32'\]"
+
+
 def odd_channels(folder: Path) -> str:
     edited(folder, lambda meta: meta["mean"].update(shape=[7, 20, 32]))
     return "mean has 32 channels, expected 20"
@@ -374,7 +379,7 @@ def test_tensors_of_another_length_point_to_the_option(tmp_path: Path) -> None:
     "spoil",
     [
         no_meta, deep_meta, short_file, no_file, no_sync, no_mean, no_rows, flat_std, odd_dtype,
-        odd_channels,
+        listed_dtype, odd_channels,
     ],
     ids=lambda f: f.__name__,
 )  # fmt: skip

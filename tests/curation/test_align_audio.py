@@ -176,7 +176,7 @@ def test_the_time_a_pair_takes_does_not_grow_with_its_length():
         return time.process_time() - begun_s
 
     took_s(3.0)
-    assert min(took_s(60.0), took_s(60.0)) < 0.4  # 70 s if all of it was compared with all
+    assert took_s(60.0) < 10  # it takes 0.2 to 0.4; were all of it compared with all, 70
 
 
 def test_plain_copy_is_overwhelming_and_an_edited_loop_is_not(sounds: dict[str, np.ndarray]):

@@ -378,7 +378,7 @@ def test_who_waited_for_long_leaves_his_own_to_the_next_run(
 ) -> None:
     lock = tmp_path / "out" / "clips" / ".seal.lock"
     hold = (
-        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
         "print(flush=True); input()"
     )
     monkeypatch.setattr(riding, "_PATIENCE_S", 0.3)

@@ -159,6 +159,14 @@ def disk_space(place: Path) -> Iterator[None]:
         raise
 
 
+def free_bytes(place: Path) -> int:
+    """Room on the disk that a folder lies on, or will."""
+    place = place.absolute()
+    while not place.is_dir():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
 def says_full(error: Exception) -> bool:
     """Whether an error of DuckDB is about a full disk."""
     text = str(error)

@@ -1,7 +1,6 @@
 """Rows of fingerprints that lie there already, for clips that are as they were."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,8 @@ def read_notes(part: Path) -> Notes:
 
 def write_notes(part: Path, clips: Path, notes: Notes) -> None:
     """Note the files of a part whose clips.parquet lies at `clips`, ready to take its place."""
-    target = part.with_name(f"{part.name}.files.json")
-    staged = target.with_name(target.name + ".tmp-task")
     noted = {CLIPS: sha256_file(clips), "files": notes}
-    staged.write_text(json.dumps(noted, sort_keys=True), encoding="utf-8")
-    os.replace(staged, target)
+    write_sealed(part.with_name(f"{part.name}.files.json"), noted)
 
 
 def end_part(part: Path, said: dict[str, Any], notes: Notes) -> None:

@@ -261,11 +261,12 @@ def _extract(
     dry_run: bool,
     as_json: bool,
 ) -> None:
+    from curation.files import free_bytes
     from curation.progress import Progress
     from curation.tasks import ALL
     from features.extraction import text
     from features.extraction.asked import devices_of, job_of
-    from features.extraction.extract import Extraction, Machines, free_bytes
+    from features.extraction.extract import Extraction, Machines
     from features.extraction.plan import make_plan
 
     with connection as cluster, Progress("extract") as progress:
@@ -298,7 +299,7 @@ def _say_plan(extraction: "Extraction", machines: Any, free: int, *, as_json: bo
     """End with what would be done."""
     from features.extraction import begun, text
 
-    begun.check(extraction.out, extraction.plan)
+    begun.check(extraction.out, begun.of_plan(extraction.out, extraction.plan))
     extraction.check_media()
     texts, clips = extraction.left(machines.share)
     need = extraction.need(texts, clips)

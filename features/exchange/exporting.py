@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import shlex
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,14 @@ import pyarrow as pa
 import torch
 
 from curation.errors import BadManifest, ConfigDiffers, NoSpace, UsageProblem
-from curation.files import canonical_json, disk_space, replacing, replacing_folder, write_json
+from curation.files import (
+    canonical_json,
+    disk_space,
+    free_bytes,
+    replacing,
+    replacing_folder,
+    write_json,
+)
 from curation.tables import size_text
 from features.exchange.memmap import META, TENSORS, meta_json
 from features.exchange.tsv import write_tsv
@@ -68,6 +74,7 @@ def export_memmap(
     """
     with disk_space(target):
         target.mkdir(parents=True, exist_ok=True)
+    _refuse_strangers(out, target)
     with ShardReader(out) as reader, alone(target, option="--to"):
         sets = _sets(reader.index, dataset, split)
         if not sets:
@@ -92,6 +99,16 @@ def export_memmap(
     return parts
 
 
+def _refuse_strangers(out: Path, target: Path) -> None:
+    """Raise ConfigDiffers where a folder that no export made holds something; nothing is left there."""
+    there = sorted(path.name for path in target.iterdir() if not path.name.startswith("."))
+    if there and EXPORT_FILE not in there:
+        raise ConfigDiffers(
+            f"{target}: holds {', '.join(there[:3])}, which no export there tells of, expected an empty "
+            f"folder or an export of {out} — give another --to"
+        )
+
+
 def _begun(out: Path, sealed: dict[str, Any], target: Path, sets: list[Exported]) -> dict[str, Any]:
     """What export.json says: which shards a folder is made from, and which sets are whole in it.
 
@@ -112,11 +129,7 @@ def _begun(out: Path, sealed: dict[str, Any], target: Path, sets: list[Exported]
     differing = [f"{key} {former.get(key)}" for key in source if former.get(key) != source[key]]
     if former and differing:
         found = f"was exported from other shards ({', '.join(differing)})"
-    elif there := sorted(
-        path.name
-        for path in target.iterdir()
-        if path.name in names or not (former or path.name.startswith("."))
-    ):
+    elif there := [name for name in names if (target / name).exists()]:
         found = f"holds {', '.join(there[:3])}, which no export there tells of"
     else:
         return {**source, "sets": {**dict.fromkeys(unknown), **known}}
@@ -213,7 +226,7 @@ def _check_room(reader: ShardReader, sets: list[Exported], target: Path) -> None
         * _FP32_BYTES
         for one in sets
     )
-    free = shutil.disk_usage(target).free
+    free = free_bytes(target)
     if needed > free:
         raise NoSpace(
             f"{target}: {size_text(free)} are free, expected the {size_text(needed)} that fp32 "

@@ -70,7 +70,7 @@ def import_memmap(
     }
     counts = {stage.name: len(todo) for stage, (todo, _) in stages.items()}
     changes = not all(tasks.is_done(stage, task) for stage, (todo, _) in stages.items() for task in todo)
-    begun.begin_origin(out, work.origin(counts), changes=changes)
+    begun.begin(out, work.origin(counts), changes=changes)
     busy = {
         stage: tasks.run(stage, todo, _worker(function)) for stage, (todo, function) in stages.items()
     }

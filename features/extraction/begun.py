@@ -18,9 +18,6 @@ from features.store.seal import PATIENCE_S, alone
 from features.store.shard_file import FORMAT
 
 _MOST_LINES = 6  # of differences in a message
-_CLIP = ("dataset", "clip_id")
-
-
 Differing = Callable[[Mapping[str, Any]], list[str]]
 
 
@@ -45,12 +42,7 @@ def of_plan(out: Path, plan: Plan) -> Origin:
     return Origin(document=document, source="manifest", differing=partial(_of_manifests, out, plan=plan))
 
 
-def check(out: Path, plan: Plan) -> None:
-    """As `check_origin`, of an extraction."""
-    check_origin(out, of_plan(out, plan))
-
-
-def check_origin(out: Path, origin: Origin) -> None:
+def check(out: Path, origin: Origin) -> None:
     """Raise ConfigDiffers where a folder was begun with other options, or from something else."""
     if not (out / index.EXTRACT_FILE).is_file():
         return
@@ -73,12 +65,7 @@ def _compared(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**document, "manifest": manifest, "digest": None}
 
 
-def begin(out: Path, plan: Plan, *, changes: bool) -> None:
-    """As `begin_origin`, of an extraction."""
-    begin_origin(out, of_plan(out, plan), changes=changes)
-
-
-def begin_origin(out: Path, origin: Origin, *, changes: bool) -> None:
+def begin(out: Path, origin: Origin, *, changes: bool) -> None:
     """Say what is made in a folder; where tasks are to be done, it is sealed no more.
 
     Other machines may be at its tasks, whose files are theirs: no folder of a task is looked into.
@@ -90,7 +77,7 @@ def begin_origin(out: Path, origin: Origin, *, changes: bool) -> None:
     with disk_space(out):
         out.mkdir(parents=True, exist_ok=True)
     with alone(out, option="--out", patience_s=PATIENCE_S):
-        check_origin(out, origin)
+        check(out, origin)
         if not (out / index.EXTRACT_FILE).is_file():
             write_sealed(out / index.EXTRACT_FILE, origin.document)
         if changes:
@@ -124,8 +111,8 @@ def _in_words(value: Any) -> str:
 
 def _of_clips(manifest: pa.Table, clips: pa.Table) -> pa.Table:
     """The rows of these clips; by their numbers, since Arrow joins no tables that have lists."""
-    keys = manifest.select(_CLIP).append_column("place", pa.array(np.arange(manifest.num_rows)))
-    found = keys.join(clips, list(_CLIP), join_type="left semi").column("place").to_numpy()
+    keys = manifest.select(index.CLIP_KEY).append_column("place", pa.array(np.arange(manifest.num_rows)))
+    found = keys.join(clips, list(index.CLIP_KEY), join_type="left semi").column("place").to_numpy()
     return manifest.take(pa.array(np.sort(found)))
 
 
@@ -142,7 +129,9 @@ def _of_manifests(out: Path, former: Mapping[str, Any], plan: Plan) -> list[str]
     done, failed = pa.concat_tables(rows), pa.concat_tables(rejects)
     manifest = plan.manifest.table
     if len(folders) < former.get("tasks", {}).get(index.CLIPS, 0):  # some clips had no turn yet
-        tried = pa.concat_tables([done.select(_CLIP), failed.select(_CLIP)]).group_by(list(_CLIP))
+        tried = pa.concat_tables([done.select(index.CLIP_KEY), failed.select(index.CLIP_KEY)]).group_by(
+            list(index.CLIP_KEY)
+        )
         manifest = _of_clips(manifest, tried.aggregate([]))
     lines = index.differences(done, failed, former.get("certificate"), manifest, plan.certificate)
     if not lines:

@@ -10,7 +10,6 @@ Completion records are the truth about what is done, whichever runner did it: pr
 several runs that share the tasks, or actors of Ray.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +20,7 @@ from threading import Event, Lock
 from typing import Any
 
 from curation.errors import ConfigDiffers, NoSpace, UsageProblem
+from curation.files import free_bytes
 from curation.progress import note
 from curation.ray_engine import Engine
 from curation.tables import number, size_text
@@ -183,12 +183,13 @@ class Extraction:
             WorkerLost: the process of a device died, or actors did again and again.
         """
         begun_s = time.monotonic()
-        begun.check(self.out, self.plan)
+        origin = begun.of_plan(self.out, self.plan)
+        begun.check(self.out, origin)
         self.check_media()
         texts, clips = self.left(machines.share)
         self._check_lost(clips)
         self.check_room(self.need(texts, clips))
-        begun.begin(self.out, self.plan, changes=bool(texts or clips))
+        begun.begin(self.out, origin, changes=bool(texts or clips))
         workers = 0
         if texts or clips:
             prepare(self.job.weights, self.job.sample_rate_hz, progress=self._hashing)
@@ -322,14 +323,6 @@ class Extraction:
     def _num_done(self) -> int:
         stages = ((self._text, self.plan.text_tasks), (self._clips, self.plan.clip_tasks))
         return sum(is_done(stage, task) for stage, tasks in stages for task in tasks)
-
-
-def free_bytes(place: Path) -> int:
-    """Room on the disk that a folder lies on, or will."""
-    place = place.absolute()
-    while not place.is_dir():
-        place = place.parent
-    return shutil.disk_usage(place).free
 
 
 def waits(effort: Effort) -> str:

@@ -15,11 +15,10 @@ from curation.files import digest_of, sha256_file
 from curation.tasks import Task, read_record, write_sealed
 from curation.verdict import BY_MACHINE
 from features.extraction.plan import ROW
-from features.store.index import REJECTS_FILE, ROWS, ROWS_FILE, read_table
+from features.store.index import CLIP_KEY, REJECTS_FILE, ROWS, ROWS_FILE, read_table
 from features.store.recorded import checked
 
 Stamp = list[int]  # size in bytes, time of the last change in ns
-_CLIP = ("dataset", "clip_id")
 _MAY_CHANGE = ("captions", "file")  # of a row that is carried over all the same
 
 
@@ -58,9 +57,9 @@ class Notes:
         paths = self._paths(task)
         if None not in paths or not read_record(self._stage / task.name):
             return []
-        table = read_table(self._stage / task.name / ROWS_FILE, ROWS, _CLIP)
-        there = set(zip(*(table[name].to_pylist() for name in _CLIP), strict=True))
-        places = [ROW.index(name) for name in _CLIP]
+        table = read_table(self._stage / task.name / ROWS_FILE, ROWS, CLIP_KEY)
+        there = set(zip(*(table[name].to_pylist() for name in CLIP_KEY), strict=True))
+        places = [ROW.index(name) for name in CLIP_KEY]
         gone = [row for row, path in zip(task.inputs["rows"], paths, strict=True) if path is None]
         keys = (tuple(row[place] for place in places) for row in gone)
         return ["/".join(key) for key in keys if key in there]

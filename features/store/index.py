@@ -29,6 +29,7 @@ STATISTICS_FILE = "statistics.safetensors"
 ROWS_FILE = "rows.parquet"  # of a task
 CLIPS, TEXT = "clips", "text"  # the folders of tasks
 KEY = ("dataset", "clip_id", "part")
+CLIP_KEY = KEY[:2]
 
 _HEAD = [
     ("dataset", pa.string()),

@@ -147,11 +147,30 @@ def _columns(entries: Any, rows: int, data_begin: int) -> tuple[dict[str, Column
     return columns, data_begin + end
 
 
-class ShardWriter:
+class _Written:
+    """What is written at the end of a block, and not at all where that failed."""
+
+    def close(self) -> None:
+        """Write what is in memory."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+
+
+class ShardWriter(_Written):
     """Collects the rows of one shard in memory and writes the file at once, when closed.
 
-    As a context manager, it closes at the end of the block, and writes nothing where that failed. A
-    shard without rows is no file.
+    A shard without rows is no file.
     """
 
     def __init__(
@@ -207,20 +226,8 @@ class ShardWriter:
                         stream.write(block.data)
         self._blocks = {name: [] for name in self._columns}
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-
-
-class ShardSeries:
+class ShardSeries(_Written):
     """The shards of one kind that a task writes: `av-0000.safetensors`, `av-0001.safetensors`, …"""
 
     def __init__(
@@ -257,15 +264,3 @@ class ShardSeries:
         if self._writer is not None:
             self._writer.close()
         self._writer = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()

@@ -4,13 +4,13 @@ A file is looked at before it takes its name: what comes is compared with the pu
 and its sha256 is noted, so that it is known at once and later.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.errors import FoleyproofError, NoSpace
+from curation.files import free_bytes
 from curation.tables import size_text
 from features.weights.checkpoint_kind import kind_of
 from features.weights.digests import Digests, Note, Report, read_note, silent
@@ -152,8 +152,7 @@ def _is_own_copy(entry: Found) -> bool:
 def refuse_full_disk(folder: Path, found: Sequence[Found]) -> None:
     """Raise NoSpace where what is still to come does not fit."""
     more = to_come(found)
-    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
-    free = shutil.disk_usage(place).free
+    free = free_bytes(folder)
     if more.disk_bytes > free:
         raise NoSpace(
             f"{folder}: {size_text(free)} are free, expected {size_text(more.disk_bytes)} that are "

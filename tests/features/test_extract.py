@@ -489,7 +489,7 @@ def test_what_another_machine_is_making_is_left_alone(clips: SmallClips, tmp_pat
     half = staged / f"av-0000.safetensors.tmp-{dead.pid}"
     half.write_bytes(b"half")
     plan = make_plan(clips.manifest, [clips.media], None, small_job(), tmp_path / "out")
-    begun.begin(tmp_path / "out", plan, changes=True)
+    begun.begin(tmp_path / "out", begun.of_plan(tmp_path / "out", plan), changes=True)
     assert half.read_bytes() == b"half"
 
 
@@ -509,7 +509,7 @@ def test_folder_that_another_process_begins_names_the_option(
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(Locked, match="or give another --out"):
-            begun.begin(out, plan, changes=True)
+            begun.begin(out, begun.of_plan(out, plan), changes=True)
         other.communicate("")
 
 

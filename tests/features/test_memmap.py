@@ -198,9 +198,7 @@ def test_too_little_room_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sealed_folder(tmp_path / "s", some("av"))
-    monkeypatch.setattr(
-        "features.exchange.exporting.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0)
-    )
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(NoSpace, match=r"0 bytes are free, expected the 2\.8 MB"):
         export_memmap(tmp_path / "s", tmp_path / "to")
     assert {path.name for path in (tmp_path / "to").iterdir()} == {".seal.lock"}

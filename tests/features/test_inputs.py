@@ -1,127 +1,28 @@
 """From a file to the inputs of its parts: as the reference, anchored sound, reasons and flags."""
 
-import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-import torch
-import torchaudio
+from clip_inputs import LOSSLESS, SHORT, WAV, noise, part_of, parts_of, refusal, wave_of, write_wav
 from made_media import make_media
-from torchvision.transforms import v2
+from plain_inputs import FOR_CLIP, FOR_SYNC, plain_frames, plain_resampled, plain_sound
 
 from curation.errors import UsageProblem
 from curation.files import digest_of
-from curation.media import headers
-from curation.media.container import Unscannable
-from curation.media.headers import sound_length
 from features.inputs.frames import FrameTaker
-from features.inputs.one_clip import prepare
-from features.inputs.prepared import InputConfig, Part, Request
-from features.inputs.room import Layout
+from features.inputs.prepared import InputConfig
 from features.inputs.waves import normalised, num_resampled, resampled, source_samples
 
 CONFIG = InputConfig(sample_rate_hz=16000)
-SHORT = InputConfig(sample_rate_hz=16000, duration_s=1.0)  # 8 and 25 frames, 16,384 samples
-WAV: dict[str, Any] = {"video": None, "audio": "pcm_s16le", "samples": "s16"}
-LOSSLESS: dict[str, Any] = {"video": "ffv1", "audio": "pcm_s16le", "samples": "s16"}
-
-
-def parts_of(path: Path, config: InputConfig = SHORT, **options: Any) -> list[Part]:
-    """The parts of a clip."""
-    layout = Layout(config)
-    options = {"clip_id": "x", "path": str(path), **options}
-    room = layout.views(np.zeros(layout.num_bytes, np.uint8))
-    return prepare(Request(**options), config, room)
-
-
-def part_of(path: Path, config: InputConfig = SHORT, **options: Any) -> Part:
-    """The only part of a clip."""
-    (part,) = parts_of(path, config, **options)
-    return part
-
-
-def wave_of(part: Part) -> np.ndarray:
-    """The sound of a part that has it."""
-    assert part.reason is None, (part.reason, part.detail)
-    assert part.wave_s is not None
-    return part.wave_s
-
-
-def write_wav(path: Path, wave_s: np.ndarray, rate_hz: int) -> Path:
-    """Mono floats as they are."""
-    data = wave_s.astype("<f4").tobytes()
-    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 3, 1, rate_hz,
-                       rate_hz * 4, 4, 32)  # fmt: skip
-    path.write_bytes(head + struct.pack("<4sI", b"data", len(data)) + data)
-    return path
-
-
-def noise(seconds: float, rate_hz: int, *, seed: int = 0, scale: float = 0.1) -> np.ndarray:
-    """A sound with every frequency."""
-    samples = np.random.default_rng(seed).standard_normal(round(seconds * rate_hz))
-    return (scale * samples).astype(np.float32)
-
-
-# ---- the reference, written from its description and nothing of ours --------------------------------
-
-
-def plain_sound(path: Path) -> tuple[np.ndarray, int]:
-    """The mean of the channels of all that is decoded."""
-    pieces, rate_hz = [], 0
-    with av.open(str(path)) as container:
-        for frame in container.decode(audio=0):
-            samples = frame.to_ndarray()
-            if not frame.format.is_planar:
-                samples = samples.reshape(-1, len(frame.layout.channels)).T
-            if samples.dtype == np.int16:
-                samples = samples.astype(np.float32) / 32768
-            pieces.append(samples)
-            rate_hz = frame.sample_rate
-    return np.concatenate(pieces, axis=1).mean(axis=0), rate_hz
-
-
-def plain_resampled(wave_s: np.ndarray, source_hz: int, rate_hz: int) -> np.ndarray:
-    """The windowed sinc with the reference's parameters."""
-    wave = torchaudio.functional.resample(
-        torch.from_numpy(wave_s), source_hz, rate_hz, lowpass_filter_width=64,
-        rolloff=0.9475937167399596, resampling_method="sinc_interp_kaiser", beta=14.769656459379492,
-    )  # fmt: skip
-    return np.asarray(wave)
-
-
-def plain_frames(path: Path, fps: int, wanted: int, transform: Any) -> torch.Tensor:
-    """Frames shown in [0, 8] s, each at the first time at or after the tick."""
-    taken, tick_s, done = [], 0.0, False
-    with av.open(str(path)) as container:
-        for packet in container.demux(video=0):
-            for frame in packet.decode():
-                if frame.time < 0:
-                    continue
-                if frame.time > 8.0:
-                    done = True
-                    break
-                while frame.time >= tick_s:
-                    taken.append(frame.to_ndarray(format="rgb24"))
-                    tick_s += 1 / fps
-            if done:
-                break
-    assert len(taken) >= wanted
-    return torch.stack([transform(torch.from_numpy(f).permute(2, 0, 1)) for f in taken[:wanted]])
-
-
-BICUBIC: dict[str, Any] = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True}
-FOR_CLIP = v2.Resize((384, 384), **BICUBIC)
-FOR_SYNC = v2.Compose([v2.Resize(224, **BICUBIC), v2.CenterCrop(224)])
 BOTH = "MMAudio__training__example_videos__"
+
+# ---- as the reference -------------------------------------------------------------------------------
 
 
 @pytest.mark.shared
@@ -289,18 +190,36 @@ def test_decoding_ends_when_there_is_enough(tmp_path: Path, monkeypatch: pytest.
     assert part.values["peak"] == pytest.approx(0.4, abs=0.1)
 
 
+@pytest.mark.parametrize("peak", ["track", "none"])
+def test_pictures_that_come_after_all_sound_are_seen(peak: Any, tmp_path: Path) -> None:
+    """What waited for the first picture is more than enough at once, of sound alone."""
+    path = tmp_path / "x.mkv"
+    rate_hz = 16000
+    with av.open(str(path), "w", options={"max_interleave_delta": "1"}) as out:
+        pictures: Any = out.add_stream("ffv1", rate=25)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = out.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
+        wave = (noise(3, rate_hz) * 32767).astype(np.int16)
+        for begin in range(0, len(wave), 1600):
+            block = wave[None, begin : begin + 1600]
+            piece = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+            piece.sample_rate, piece.time_base, piece.pts = rate_hz, Fraction(1, rate_hz), begin
+            out.mux(sound.encode(piece))
+        for number in range(75):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(pictures.encode(frame))
+        out.mux(pictures.encode(None))
+    with av.open(str(path)) as file:
+        kinds = [packet.stream.type for packet in file.demux() if packet.size]
+    assert kinds.index("video") > 15
+    part = part_of(path, replace(SHORT, peak=peak))
+    assert part.reason is None
+    assert part.clip_tchw is not None
+    assert "no_picture" not in part.flags
+
+
 # ---- reasons and flags ------------------------------------------------------------------------------
-
-
-def refusal(path: Path, config: InputConfig = SHORT, **options: Any) -> tuple[str, str]:
-    """The reason and the detail of a clip without a usable part."""
-    try:
-        part = part_of(path, config, **options)
-    except Unscannable as error:
-        return error.reason, error.detail
-    assert part.reason is not None
-    assert part.wave_s is part.clip_tchw is part.sync_tchw is None
-    return part.reason, part.detail or ""
 
 
 @pytest.mark.parametrize(
@@ -455,141 +374,6 @@ def test_damaged_clip_is_flagged(tmp_path: Path) -> None:
 def test_config_that_cannot_be_is_refused(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageProblem, match=says):
         InputConfig(**{"sample_rate_hz": 16000, **wrong})
-
-
-# ---- parts of long sounds ---------------------------------------------------------------------------
-
-
-def test_long_sound_gives_its_parts_from_one_decode(tmp_path: Path) -> None:
-    wave = noise(10, 22050)
-    wave[-1] = 0.8
-    parts = parts_of(write_wav(tmp_path / "x.wav", wave, 22050), sound_only=True)
-    assert [part.part for part in parts] == [0, 1, 2, 3, 4]
-    for part in parts:
-        cut = wave[part.start_sample : part.end_sample] * np.float32(0.95 / 0.8)
-        expected = plain_resampled(cut, 22050, 16000)[:16384]
-        assert np.abs(wave_of(part) - expected).max() < 1e-6
-        assert (part.source_rate_hz, part.values["peak"]) == (22050, round(float(np.float32(0.8)), 9))
-    two = parts_of(tmp_path / "x.wav", replace(SHORT, part_s=2.5, max_parts=2), sound_only=True)
-    assert [(part.start_sample, part.end_sample) for part in two] == [(0, 55125), (165375, 220500)]
-
-
-def test_part_in_which_nothing_sounds_is_refused_alone(tmp_path: Path) -> None:
-    wave = noise(6, 16000)
-    wave[: 16000 * 2] = 0
-    parts = parts_of(write_wav(tmp_path / "x.wav", wave, 16000), sound_only=True)
-    assert [part.reason for part in parts] == ["silent", None, None, None, None]
-
-
-def test_parts_that_a_header_promised_in_vain_are_too_short(tmp_path: Path) -> None:
-    path = make_media(
-        tmp_path / "x.flac", video=None, audio="flac", samples="s16", seconds=6, rate_hz=16000
-    )
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    parts = parts_of(path, replace(SHORT, part_s=1.1), sound_only=True)
-    assert [part.reason for part in parts] == [None, None, "too_short", "too_short", "too_short"]
-    assert parts[-1].detail == "0.000 s of sound, expected 1.024 s"
-    assert parts[0].flags == ["partly_damaged", "upsampled"]
-
-
-@pytest.mark.parametrize("name", ["x.mp3", "x.aac", "x.ogg", "x.flac", "x.m4a", "x.mkv", "x.flv"])
-def test_length_is_told_by_every_container(name: str, tmp_path: Path) -> None:
-    codec = {"mp3": "mp3", "ogg": "libopus", "flac": "flac"}.get(name[2:], "aac")
-    rate_hz = 48000 if codec == "libopus" else 44100
-    samples = "s16" if codec in ("flac", "libopus") else "fltp"
-    path = make_media(
-        tmp_path / name, video=None, audio=codec, seconds=5.7, rate_hz=rate_hz, samples=samples
-    )
-    parts = parts_of(path, replace(SHORT, part_s=1.1), sound_only=True)
-    assert [part.reason for part in parts] == [None] * 5
-    assert 5.6 < parts[-1].end_sample / rate_hz < 5.8
-
-
-@pytest.mark.parametrize("name", ["x.mkv", "x.flv", "x.ts"])
-def test_packets_that_are_rounded_to_milliseconds_lose_no_part(name: str, tmp_path: Path) -> None:
-    path = make_media(tmp_path / name, video=None, audio="aac", seconds=8.15, rate_hz=44100)
-    rate_hz, told = sound_length(str(path))
-    assert 8.14 < told / rate_hz < 8.22
-    assert len(parts_of(path, replace(SHORT, part_s=8.1), sound_only=True)) == 1
-
-
-def test_sound_without_a_rate_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make_media(tmp_path / "x.wav", seconds=1, **WAV)
-    plain = headers.chosen_streams
-
-    def without_rate(*given: Any) -> Any:
-        video, audio = plain(*given)
-        context = SimpleNamespace(rate=0)
-        return video, SimpleNamespace(codec_context=context, duration=audio.duration)
-
-    monkeypatch.setattr(headers, "chosen_streams", without_rate)
-    assert refusal(path, sound_only=True) == ("damaged", "its sound tells no rate")
-
-
-@pytest.mark.parametrize("peak", ["track", "none"])
-def test_pictures_that_come_after_all_sound_are_seen(peak: Any, tmp_path: Path) -> None:
-    """What waited for the first picture is more than enough at once, of sound alone."""
-    path = tmp_path / "x.mkv"
-    rate_hz = 16000
-    with av.open(str(path), "w", options={"max_interleave_delta": "1"}) as out:
-        pictures: Any = out.add_stream("ffv1", rate=25)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        sound: Any = out.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
-        wave = (noise(3, rate_hz) * 32767).astype(np.int16)
-        for begin in range(0, len(wave), 1600):
-            block = wave[None, begin : begin + 1600]
-            piece = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
-            piece.sample_rate, piece.time_base, piece.pts = rate_hz, Fraction(1, rate_hz), begin
-            out.mux(sound.encode(piece))
-        for number in range(75):
-            frame = av.VideoFrame(64, 48, "yuv420p")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            out.mux(pictures.encode(frame))
-        out.mux(pictures.encode(None))
-    with av.open(str(path)) as file:
-        kinds = [packet.stream.type for packet in file.demux() if packet.size]
-    assert kinds.index("video") > 15
-    part = part_of(path, replace(SHORT, peak=peak))
-    assert part.reason is None
-    assert part.clip_tchw is not None
-    assert "no_picture" not in part.flags
-
-
-def test_short_sound_of_a_sound_dataset_is_too_short(tmp_path: Path) -> None:
-    path = make_media(tmp_path / "x.wav", seconds=1.05, **WAV)
-    assert refusal(path, sound_only=True) == ("too_short", "1.050 s, a part takes 1.1 s")
-
-
-def test_memory_does_not_follow_from_the_length_of_a_sound(tmp_path: Path) -> None:
-    code = (
-        "import resource, sys\n"
-        "from test_inputs import CONFIG, parts_of\n"
-        "print(len(parts_of(sys.argv[1], CONFIG, sound_only=True)),"
-        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    peaks = []
-    for minutes in (1, 10):
-        path = tmp_path / f"{minutes}.wav"
-        write_wav(path, noise(60, 22050), 22050)
-        with path.open("ab") as stream:
-            for _ in range(minutes - 1):
-                stream.write(noise(60, 22050).tobytes())
-        size = path.stat().st_size
-        with path.open("r+b") as stream:
-            for at, length in ((4, size - 8), (40, size - 44)):
-                stream.seek(at)
-                stream.write(struct.pack("<I", length))
-        words = [sys.executable, "-c", code, str(path)]
-        folder = Path(__file__).parent
-        paths = f"{folder}:{folder.parent / 'curation'}"
-        ran = subprocess.run(
-            words, env={"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-            check=True,
-        )  # fmt: skip
-        parts, peak_kb = map(int, ran.stdout.split())
-        assert parts == 5
-        peaks.append(peak_kb)
-    assert peaks[1] - peaks[0] < 10_000, f"{peaks} KB; ten minutes are 53,000 KB"
 
 
 # ---- resampling ---------------------------------------------------------------------------------------

@@ -53,17 +53,18 @@ class TaskEncoder:
         """The encoders; loaded when they are first needed."""
         if self._suite is None:
             job = self.job
-            self._suite = load_suite(
+            suite = load_suite(
                 job.weights,
                 sample_rate_hz=job.sample_rate_hz,
                 device=job.device,
                 precision=job.precision,
             )
-        if self._suite.identity != self._asked:
-            raise WrongWeights(
-                f"{self.job.weights.folder}: holds other weights ({self._suite.identity}), expected "
-                f"those that this run began with ({self._asked}) — put them back, or give another --out"
-            )
+            if suite.identity != self._asked:
+                raise WrongWeights(
+                    f"{job.weights.folder}: holds other weights ({suite.identity}), expected those that "
+                    f"this run began with ({self._asked}) — put them back, or give another --out"
+                )
+            self._suite = suite
         return self._suite
 
     def work(self, request: dict[str, Any], folder: Path) -> Facts:

@@ -355,7 +355,9 @@ def test_damaged_clip_is_flagged(tmp_path: Path) -> None:
     assert "partly_damaged" not in part_of(path).flags, "what is used is whole"
     path = make_media(tmp_path / "y.mp4", seconds=4, fps=25)
     content = bytearray(path.read_bytes())
-    for at in range(content.index(b"mdat") + 900, len(content) // 3, 40):
+    # behind the first pictures: FFmpeg answers damage there with memory it never wrote, and now and
+    # then shows none of them
+    for at in range(len(content) // 3, len(content) // 2, 40):
         content[at] ^= 0x55
     path.write_bytes(content)
     assert "partly_damaged" in part_of(path).flags

@@ -1,0 +1,1 @@
+"""The network: its sizes, its parts, and how released checkpoints name them."""

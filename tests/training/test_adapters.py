@@ -1,0 +1,67 @@
+"""Adapters: nothing at first, little to train, merged into the weights without a difference."""
+
+import pytest
+import torch
+from golden_weights import close
+from test_network import shaped
+
+from curation.errors import BadWeights
+from training.model.adapters import adapter_state, add_adapters, load_adapters, merged, plain_state
+from training.network import Network
+
+
+def adapted(seed: int = 0, rank: int = 4):  # type: ignore[no-untyped-def]
+    network, _, inputs = shaped("tiny_16k")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    add_adapters(network, rank=rank, alpha=8.0, seed=seed)
+    return network, before, inputs
+
+
+def test_new_adapters_change_nothing_and_are_all_that_is_trained() -> None:
+    network, before, inputs = adapted()
+    plain, _, _ = shaped("tiny_16k")
+    with torch.no_grad():
+        assert torch.equal(network(*inputs), plain(*inputs))
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(name.endswith((".down", ".up")) for name in trained)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == sum(
+        value.numel() for value in adapter_state(network).values()
+    )
+    state = plain_state(network)
+    assert set(state) == set(before)
+    assert all(torch.equal(state[name], before[name]) for name in before)
+
+
+def test_merged_weights_give_what_the_adapters_gave() -> None:
+    network, before, inputs = adapted()
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(*inputs).square().mean().backward()
+        optimizer.step()
+    alone = Network(network.variant)
+    alone.load_state_dict(merged(network))
+    with torch.no_grad():
+        learned = network(*inputs)
+        assert close(alone(*inputs), learned, 1e-5)
+        untouched, _, _ = shaped("tiny_16k")
+        assert not close(untouched(*inputs), learned, 1e-3), "something was learned"
+    state = plain_state(network)
+    assert all(torch.equal(state[name], before[name]) for name in before), "what is beneath stays"
+
+
+def test_adapters_go_to_another_network_of_the_same_weights() -> None:
+    network, _, inputs = adapted(seed=1)
+    with torch.no_grad():
+        for value in adapter_state(network).values():
+            value.normal_(std=0.1)
+    other, _, _ = adapted(seed=2)
+    load_adapters(other, adapter_state(network), what="a test")
+    with torch.no_grad():
+        assert torch.equal(other(*inputs), network(*inputs))
+    wide, _, _ = adapted(rank=8)
+    with pytest.raises(BadWeights, match="misshaped"):
+        load_adapters(wide, adapter_state(network), what="a test")
+    with pytest.raises(BadWeights, match="missing"):
+        load_adapters(other, {}, what="a test")

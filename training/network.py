@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from features.encoders.state_dicts import refuse_misfits
 from training.model.blocks import Frames, FusedBlock, JointBlock
@@ -40,7 +41,11 @@ Without = Tensor | None  # (B,) bool: samples that get the empty condition; None
 
 
 class Network(nn.Module):
-    """See the module; all its tensors are float32, in the layout of `model.released`."""
+    """See the module; all its tensors are float32, in the layout of `model.released`.
+
+    Attributes:
+        recompute: blocks are computed again for the gradients, which saves most of the memory.
+    """
 
     latent_mean: Tensor
     latent_std: Tensor
@@ -49,6 +54,7 @@ class Network(nn.Module):
     def __init__(self, variant: Variant, switches: Switches | None = None) -> None:
         super().__init__()
         self.variant = variant
+        self.recompute = False
         self.switches = switches = switches or Switches()
         width = variant.width
         wide = nn.SiLU() if variant.v2 else nn.SELU()
@@ -60,6 +66,9 @@ class Network(nn.Module):
         self.sync_pos_emb = nn.Parameter(torch.zeros(1, 1, SEGMENT, SYNC_WIDTH))
         self.empty_clip_feat = nn.Parameter(torch.zeros(1, CLIP_WIDTH))
         self.empty_sync_feat = nn.Parameter(torch.zeros(1, SYNC_WIDTH))
+        # what is never used cannot be trained; it stays in the layout
+        self.empty_clip_feat.requires_grad_(switches.fill != "zeros")
+        self.empty_sync_feat.requires_grad_(switches.fill != "zeros")
         if switches.fill == "learned":
             self.empty_text_feat = nn.Parameter(torch.zeros(TOKENS, TEXT_WIDTH))
         self.audio_input_proj = Projection(
@@ -139,8 +148,8 @@ class Network(nn.Module):
         clip = self._filled(clip, self.empty_clip_feat, spec.num_clip_frames, without_clip)
         sync = self._filled(sync, self.empty_sync_feat, spec.num_sync_features, without_sync)
         text = self._filled(text, own_text, TOKENS, without_text)
-        positions = self.sync_pos_emb[0]
-        sync = (sync.unflatten(1, (-1, SEGMENT)) + positions.to(sync.dtype)).flatten(1, 2)
+        positions = self.sync_pos_emb[0]  # float32, and so is the sum
+        sync = (sync.unflatten(1, (-1, SEGMENT)) + positions).flatten(1, 2)
         batch = max(len(clip), len(sync), len(text))
         clip_tokens = self.clip_input_proj(clip)
         text_tokens = self.text_input_proj(text)
@@ -174,11 +183,17 @@ class Network(nn.Module):
         frames, tables = self._plan(length, conditions, latent.device)
         x, clip, text = self.audio_input_proj(latent), conditions.clip, conditions.text
         for block in self.joint_blocks:
-            x, clip, text = block(x, clip, text, framewise, whole, frames, tables)
+            x, clip, text = self._run(block, x, clip, text, framewise, whole, frames, tables)
         for block in self.fused_blocks:
-            x = block(x, framewise, frames, tables[0])
+            x = self._run(block, x, framewise, frames, tables[0])
         velocity: Tensor = self.final_layer(x, whole)
         return velocity
+
+    def _run(self, block: nn.Module, *given: Any) -> Any:
+        """A block; where it is to be recomputed, only what it is given is kept for the gradients."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, *given, use_reentrant=False)
+        return block(*given)
 
     def _plan(
         self, length: int, conditions: Conditions, device: torch.device

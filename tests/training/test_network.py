@@ -253,7 +253,8 @@ def test_missing_text_is_filled_as_the_switch_says(fill, empty: str | None) -> N
 @torch.no_grad()
 def test_aligned_rotation_counts_the_same_time_in_both_streams() -> None:
     """Figure A5: only then does a latent agree best with the picture of its own time."""
-    from training.model.layers import rotate, rotation
+    from training.model.layers import rotation
+    from training.model.pointwise import rotate
 
     def affinity(scale: float) -> Tensor:
         latents, pictures = rotation(250), rotation(64, scale=scale)

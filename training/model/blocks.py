@@ -15,15 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.model.layers import (
-    GatedMlp,
-    HeadNorm,
-    Repeat,
-    TimeConvolution,
-    modulate,
-    normalise_heads,
-    rotate,
-)
+from training.model.layers import GatedMlp, HeadNorm, Repeat, TimeConvolution
+from training.model.pointwise import modulate, prepared
 from training.model.variants import HEAD_WIDTH, Variant
 
 _TAPS = 3
@@ -53,8 +46,7 @@ class Heads(nn.Module):
         """
         qkv: Tensor = self.qkv(x_btd).unflatten(-1, (3, -1, HEAD_WIDTH))
         weight = torch.stack([self.q_norm.weight, self.k_norm.weight])[:, None]
-        both = normalise_heads(qkv[:, :, :2], weight)
-        return both if table is None else rotate(both, table), qkv[:, :, 2]
+        return prepared(qkv[:, :, :2], weight, table), qkv[:, :, 2]
 
 
 def attend(both: Tensor, value: Tensor) -> Tensor:
@@ -80,10 +72,9 @@ class Stream(nn.Module):
 
     def modulations(self, condition_bsd: Tensor, frames: Frames | None) -> list[Tensor]:
         """shift, scale and gate twice, or the first two; for each token or for all (B, 1, D)."""
-        rows = self.modulation(condition_bsd)
-        if frames is not None:
-            rows = Repeat.apply(rows, *frames)  # type: ignore[no-untyped-call]
-        return list(rows.chunk(2 if self.pre_only else 6, dim=-1))
+        parts = self.modulation(condition_bsd).chunk(2 if self.pre_only else 6, dim=-1)
+        # each by itself: of shifts nothing is kept for the gradients
+        return [part if frames is None else Repeat.apply(part, *frames) for part in parts]  # type: ignore[no-untyped-call]
 
     def heads(
         self, x_btd: Tensor, modulations: list[Tensor], table: Tensor | None

@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.model import minimal, shifts
+from training.model.pointwise import is_own
 
 
 def convolve(x_bni: Tensor, weight_oki: Tensor, bias_o: Tensor | None) -> Tensor:
     """The convolution over time, zero padded to equal length: (B, N, I) → (B, N, O)."""
     x, weight, bias = _cast(x_bni, weight_oki, bias_o)
-    if _is_own(x):
+    if is_own(x):
         y: Tensor = _Convolution.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y
     return functional.linear(windows(x, weight.shape[1]), weight.flatten(1), bias)
@@ -30,7 +31,7 @@ def convolve(x_bni: Tensor, weight_oki: Tensor, bias_o: Tensor | None) -> Tensor
 def gated_mlp(x_bni: Tensor, w13_hki: Tensor, w2_okh: Tensor) -> Tensor:
     """w2 (SiLU(w1 x) · (w3 x)), w1 above w3 in `w13` (2H, K, I): (B, N, I) → (B, N, O)."""
     x, w13, w2 = _cast(x_bni, w13_hki, w2_okh)
-    if _is_own(x):
+    if is_own(x):
         y: Tensor = _GatedMlp.apply(x, w13, w2)  # type: ignore[no-untyped-call]
         return y
     gate, value = convolve(x, w13, None).chunk(2, dim=-1)
@@ -44,11 +45,6 @@ def windows(x_bni: Tensor, taps: int) -> Tensor:
     length, pad = x_bni.shape[1], taps // 2
     padded = functional.pad(x_bni, (0, 0, pad, pad))
     return torch.cat([padded[:, tap : tap + length] for tap in range(taps)], dim=-1)
-
-
-def _is_own(x: Tensor) -> bool:
-    """Whether our own operators compute it."""
-    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def _cast(*tensors: Tensor | None) -> list[Any]:
@@ -79,14 +75,14 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x_bni: Tensor, weight_oki: Tensor, bias_o: Tensor | None) -> Tensor:
         way = _way(weight_oki)
         batch, length, _ = x_bni.shape
+        ctx.save_for_backward(x_bni, weight_oki)  # attention keeps its result too
         rows = _laid(way, x_bni, weight_oki.shape[1])
-        ctx.save_for_backward(rows, weight_oki)
         y: Tensor = way.product(rows, weight_oki, bias_o, batch)
         return y[:, :length]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight = ctx.saved_tensors
+        x_bni, weight = ctx.saved_tensors
         (y_bno,) = gradients
         way, taps = _way(weight), weight.shape[1]
         batch, length, _ = y_bno.shape
@@ -94,7 +90,7 @@ class _Convolution(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
             way.input_gradient(y, weight, batch)[:, :length] if needs_x else None,
-            way.weight_gradient(y, rows, taps) if needs_weight else None,
+            way.weight_gradient(y, _laid(way, x_bni, taps), taps) if needs_weight else None,
             y.sum(0) if needs_bias else None,
         )
 

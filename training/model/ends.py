@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.model.layers import GatedMlp, TimeConvolution, modulate
+from training.model.layers import GatedMlp, TimeConvolution
+from training.model.pointwise import modulate
 from training.model.variants import Variant
 
 FINAL_TAPS = 7

@@ -1,4 +1,4 @@
-"""Parts of the blocks: gated MLPs, convolutions, normalisation, rotation, modulation.
+"""Parts of the blocks: gated MLPs, convolutions, norms of heads, tables of rotation, repeated rows.
 
 Shapes: B batch, N or T tokens, D width, I inputs, O outputs, K taps, h heads, E width of a head.
 Source: arXiv:2412.15322; the specification of MMAudio `transformer_layers.py`, `low_level.py`@974010a.
@@ -11,9 +11,6 @@ from torch.nn import functional
 from training.model.convolution import convolve, gated_mlp
 from training.model.variants import HEAD_WIDTH
 
-NORM_EPSILON = 1e-5  # of layer norms
-# of the norms of queries and keys: float32's, also where they come in bf16
-HEAD_NORM_EPSILON = torch.finfo(torch.float32).eps
 _BASE = 10_000.0  # theta of rotary embeddings
 
 
@@ -43,11 +40,10 @@ class GatedMlp(nn.Module):
         self.w2 = nn.Parameter(torch.empty(width, *kernel, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, D) → (…, D); over time (B, N, D)."""
-        if self.w13.ndim == 3:
-            return gated_mlp(x, self.w13, self.w2)
-        gate, value = functional.linear(x, self.w13).chunk(2, dim=-1)
-        return functional.linear(functional.silu(gate) * value, self.w2)
+        """(B, N, D) → (B, N, D); without time (B, D)."""
+        w13: Tensor = self.w13 if self.w13.ndim == 3 else self.w13[:, None]
+        w2: Tensor = self.w2 if self.w2.ndim == 3 else self.w2[:, None]
+        return gated_mlp(x, w13, w2) if x.ndim == 3 else gated_mlp(x[:, None], w13, w2)[:, 0]
 
 
 class HeadNorm(nn.Module):
@@ -56,13 +52,6 @@ class HeadNorm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(HEAD_WIDTH))
-
-
-def normalise_heads(x: Tensor, weight: Tensor) -> Tensor:
-    """RMS norm over the last axis; computed in float32, given back as it came."""
-    wide = x.float()
-    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + HEAD_NORM_EPSILON)
-    return (wide * scale).mul(weight).to(x.dtype)
 
 
 def rotation(length: int, *, scale: float = 1.0, device: torch.device | None = None) -> Tensor:
@@ -76,26 +65,6 @@ def rotation(length: int, *, scale: float = 1.0, device: torch.device | None = N
     frequencies = 1.0 / (_BASE**steps) * scale
     angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()]).to(device)
-
-
-def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn pairs of (…, T, *, E) by their position; in float32, given back as they came.
-
-    The members of a pair lie half a head apart: (x_j, x_{j + E/2}).
-
-    Args:
-        table: (2, T, 1…, E/2), as `rotation` gives it.
-    """
-    cos, sin = table[0], table[1]
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return turned.to(x.dtype)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LN(x) (1 + scale) + shift, the norm without weights."""
-    normal = functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
-    return torch.addcmul(normal + shift, normal, scale)
 
 
 class Repeat(torch.autograd.Function):

@@ -67,12 +67,3 @@ def test_installed_wheel_finds_its_cards(wheel: Path, tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert int(ran.stdout) == len(list(ROOT.glob("manifests/*/card.toml")))
-
-
-def test_training_says_that_it_is_not_there_yet() -> None:
-    launch = ["-m", "training.launch"]
-    for command in (launch, [*launch, "--model", "L-44k", "--shards", "x"]):
-        ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT)
-        assert ran.returncode == 1
-        assert "not there yet" in ran.stderr
-        assert ran.stdout == ""

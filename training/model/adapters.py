@@ -18,7 +18,8 @@ from torch.nn.utils import parametrize
 from features.encoders.state_dicts import refuse_misfits
 
 _BLOCKS = ("joint_blocks.", "fused_blocks.")
-_BENEATH, _PART = ".original", "parametrizations."
+# as `torch.nn.utils.parametrize` names what is beneath and what is on it
+_PART, _BENEATH, _DOWN, _UP = "parametrizations.", ".original", ".0.down", ".0.up"
 
 
 class Adapter(nn.Module):
@@ -32,8 +33,12 @@ class Adapter(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight that is computed with, of the shape of `weight`."""
-        added = torch.mm(self.up, self.down) * self.scale
-        return weight + added.view(weight.shape)
+        return changed(weight, self.down, self.up, scale=self.scale)
+
+
+def changed(weight: Tensor, down: Tensor, up: Tensor, *, scale: float) -> Tensor:
+    """A weight with what its adapter adds."""
+    return weight + (torch.mm(up, down) * scale).view(weight.shape)
 
 
 def add_adapters(network: nn.Module, *, rank: int, alpha: float, seed: int) -> None:
@@ -87,21 +92,24 @@ def load_adapters(network: nn.Module, state: Mapping[str, Tensor], *, what: str)
         adapter.load_state_dict({kind: state[f"{name}.{kind}"].float() for kind in ("down", "up")})
 
 
-@torch.no_grad()
-def merged(network: nn.Module) -> dict[str, Tensor]:
-    """The state of a network whose adapters went into its weights, by the names it has without them."""
-    beneath = plain_state(network)
-    for name, adapter in adapters(network):
-        beneath[name] = adapter(beneath[name])
-    return beneath
-
-
-def plain_state(network: nn.Module) -> dict[str, Tensor]:
+def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a network without its adapters, by the names it has without them."""
     plain = {}
-    for name, value in network.state_dict().items():
+    for name, value in state.items():
         if _PART not in name:
             plain[name] = value
         elif name.endswith(_BENEATH):
             plain[name.replace(_PART, "").removesuffix(_BENEATH)] = value
+    return plain
+
+
+@torch.no_grad()
+def merged(state: Mapping[str, Tensor], *, alpha: float) -> dict[str, Tensor]:
+    """The state of a network whose adapters went into its weights, by the names it has without them."""
+    plain = plain_state(state)
+    for name, down in state.items():
+        if _PART in name and name.endswith(_DOWN):
+            up = state[name.removesuffix(_DOWN) + _UP]
+            beneath = name.replace(_PART, "").removesuffix(_DOWN)
+            plain[beneath] = changed(plain[beneath], down, up, scale=alpha / len(down))
     return plain

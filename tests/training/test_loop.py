@@ -1,0 +1,294 @@
+"""Runs: continued bit for bit, stopped by what is not finite, begun with weights, fine-tuned."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden_weights import close
+from safetensors.torch import load_file, save_file
+from small_runs import lines_of, run_of, same, shards_in, short_config, state_of
+from small_shards import Planned
+from small_training import training_rows
+from test_network import state_of as released_of
+
+from curation.errors import BadWeights, ConfigDiffers, FoleyproofError, UsageProblem
+from training.ema import synthesize
+from training.model.adapters import merged
+from training.model.groups import group_of
+from training.model.released import from_released, released_layout, trainable_names
+from training.model.variants import VARIANTS, Switches
+from training.optim import learning_rate
+from training.state.folders import latest, steps_of
+from training.state.pieces import WEIGHTS, averages
+
+TINY = VARIANTS["tiny_16k"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shards_in(tmp_path_factory.mktemp("loop"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    run_of(shards, run, short_config())
+    return state_of(run)
+
+
+def test_run_resumed_at_every_step_has_the_weights_of_an_unbroken_one(
+    shards: Path, unbroken: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    for step in range(1, 31):
+        found = run_of(shards, tmp_path / "run", short_config(steps=step))
+        assert (found["steps_before"], found["steps"]) == (step - 1, step)
+    assert same(state_of(tmp_path / "run"), unbroken)
+
+
+def test_micro_batches_have_the_gradients_of_the_whole(
+    shards: Path, unbroken: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    run_of(shards, tmp_path / "run", short_config(micro_batch=1, activation_checkpointing=True))
+    for name, value in state_of(tmp_path / "run").items():
+        assert close(value.double(), unbroken[name].double(), 1e-3), name
+
+
+def test_last_line_of_the_log_is_what_was_done(shards: Path, tmp_path: Path) -> None:
+    run_of(shards, tmp_path / "run", short_config(steps=12, log_every=4))
+    lines = lines_of(tmp_path / "run")
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    for line in lines:
+        rate = learning_rate(
+            line["step"] - 1, base=1e-3, warmup_steps=3, milestones=(10, 20), factor=0.1
+        )
+        assert line["learning_rate"] == pytest.approx(rate)
+        assert line["loss"] > 0
+        assert line["gradient_norm"] > 0
+        seen = [value for value in line["loss_by_t"] if value is not None]
+        assert len(line["loss_by_t"]) == 25
+        assert min(seen) <= line["loss"] <= max(seen)
+
+
+def test_averages_are_those_of_the_weights_after_each_step(shards: Path, tmp_path: Path) -> None:
+    from training.powers import beta, gamma_of
+
+    config = short_config(steps=6, checkpoint_every=1, keep_checkpoints=10)
+    run_of(shards, tmp_path / "run", config)
+    from training.state.folders import at_step
+
+    expected: dict[str, torch.Tensor] = {}
+    for step in range(1, 7):
+        stored = at_step(tmp_path / "run", step)
+        weights = stored.read(dict.fromkeys(stored.begins(WEIGHTS).values()))
+        keep = beta(step, gamma_of(0.05)) if step > 1 else 0.0
+        for name, value in weights.items():
+            before = expected.get(name, value)
+            expected[name] = before * keep + value * (1 - keep)
+    stored = at_step(tmp_path / "run", 6)
+    for name, kept in stored.begins(averages(0.05)).items():
+        assert close(stored.read({kept: None})[kept], expected[WEIGHTS + name], 1e-6), name
+
+
+def test_profiles_are_written_and_make_other_averages(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_of(shards, run, short_config(steps=9, ema_profile_every=3))
+    names = sorted(path.name for path in (run / "ema").iterdir())
+    assert names == [f"{step}-{sigma}.safetensors" for step in (3, 6, 9) for sigma in ("0.05", "0.1")]
+    assert steps_of(run) == [9], "a profile is no checkpoint"
+    stored = latest(run)
+    assert stored is not None
+    last = load_file(run / "ema" / "9-0.05.safetensors")
+    assert {name: tuple(value.shape) for name, value in last.items()} == released_layout(TINY)
+    ours = from_released(last)
+    for name, kept in stored.begins(averages(0.05)).items():
+        assert torch.equal(ours[name], stored.read({kept: None})[kept]), name
+    assert set(synthesize(run, 0.05, 9)) == set(last)
+
+
+@pytest.fixture
+def bad_shards(tmp_path: Path) -> Path:
+    import small_shards
+
+    made = small_shards.values_of
+
+    def spoilt(planned: Planned, about: Any = small_shards.ABOUT) -> Any:
+        values = made(planned, about)
+        if planned.clip_id == "v002":
+            values["clip"][3, 5] = float("nan")
+        return values
+
+    small_shards.values_of = spoilt
+    try:
+        return shards_in(tmp_path, rows=training_rows())
+    finally:
+        small_shards.values_of = made
+
+
+def test_poisoned_clip_stops_the_run_by_name_and_nothing_is_lost(
+    bad_shards: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    config = short_config(steps=200, drop_video=0.0)
+    with pytest.raises(
+        FoleyproofError, match=r"loss of 1 of 2 samples is not finite: bells/v002"
+    ) as caught:
+        run_of(bad_shards, run, config)
+    assert caught.value.exit_code == 1
+    step = int(str(caught.value).split(":")[0].removeprefix("step "))
+    assert steps_of(run) == [step], "what was saved is the state before that step"
+    state = state_of(run)
+    assert all(torch.isfinite(value).all() for value in state.values())
+    assert int(state["counts/updates"]) == int(state["counts/averaged"]) == step
+    told = json.loads((run / f"not-finite-{step:08d}.json").read_text())
+    (rank,) = told["ranks"]
+    assert [entry["step"] for entry in rank["steps"]][-1] == step
+    assert {sample["clip"] for sample in rank["steps"][-1]["samples"]} >= {"bells/v002"}
+    before = state_of(run)
+    with pytest.raises(FoleyproofError, match="bells/v002"):
+        run_of(bad_shards, run, config)
+    assert same(state_of(run), before)
+    # the same steps without it are an unbroken run
+    other = tmp_path / "other"
+    run_of(bad_shards, other, short_config(steps=step, drop_video=0.0))
+    assert same(state_of(other), before)
+
+
+def signalled(run: Path, number: signal.Signals) -> threading.Thread:
+    """Sends a signal to this process when the run has told of its third step."""
+
+    def work() -> None:
+        while not (run / "stats.jsonl").is_file() or len(lines_of(run)) < 3:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_end_saves_the_step_that_is_done(
+    number: signal.Signals, shards: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    thread = signalled(run, number)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(shards, run, short_config(steps=100_000, log_every=1))
+    thread.join()
+    (step,) = steps_of(run)
+    state = state_of(run)
+    assert int(state["counts/updates"]) == int(state["counts/averaged"]) == step
+    other = tmp_path / "other"
+    run_of(shards, other, short_config(steps=step))
+    assert same(state_of(other), state)
+
+
+def test_signal_to_save_saves_and_the_run_goes_on(shards: Path, tmp_path: Path) -> None:
+    run, config = tmp_path / "run", short_config(steps=60, log_every=1, keep_checkpoints=9)
+    thread = signalled(run, signal.SIGUSR1)
+    run_of(shards, run, config)
+    thread.join()
+    first, last = steps_of(run)
+    assert 3 <= first < last == 60
+    run_of(shards, tmp_path / "other", short_config(steps=60))
+    assert same(state_of(tmp_path / "other"), state_of(run))
+
+
+def test_other_settings_and_shards_are_refused_by_name(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_of(shards, run, short_config(steps=1))
+    with pytest.raises(ConfigDiffers, match=r"learning_rate is 0\.002 here and 0\.001 there"):
+        run_of(shards, run, short_config(steps=2, learning_rate=2e-3))
+    other = shards_in(tmp_path, rows=training_rows(3, 2))
+    with pytest.raises(ConfigDiffers, match="--shards it began with"):
+        run_of(other, run, short_config(steps=2))
+
+
+def released(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    return released_of(TINY, Switches()) | changes
+
+
+def test_fine_tuning_begins_with_released_weights_and_their_statistics(
+    shards: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(released(), file)
+    run_of(shards, tmp_path / "run", short_config(steps=1, learning_rate=1e-9), init=file)
+    weights = {
+        name.removeprefix(WEIGHTS): value
+        for name, value in state_of(tmp_path / "run").items()
+        if name.startswith(WEIGHTS)
+    }
+    for name, value in from_released(released()).items():
+        assert close(weights[name], value, 1e-6), name
+    save_file({k: v for k, v in released().items() if k != "latent_std"}, file)
+    with pytest.raises(BadWeights, match="missing: latent_std"):
+        run_of(shards, tmp_path / "other", short_config(steps=1), init=file)
+
+
+@pytest.mark.parametrize("groups", [("projections", "joint"), ("fused", "final", "conditions")])
+def test_frozen_groups_stay(groups: tuple[str, ...], shards: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(released(), file)
+    run_of(shards, tmp_path / "run", short_config(steps=3, batch=16, freeze=groups), init=file)
+    begun, state = from_released(released()), state_of(tmp_path / "run")
+    trained = set(from_released({n: released()[n] for n in trainable_names(TINY)}))
+    for name in trained:
+        if name.startswith("joint_blocks.1.") and "latent" not in name and "q_norm" in name:
+            continue  # what these ask for is nobody's: their streams end there
+        stays = torch.equal(state[WEIGHTS + name], begun[name])
+        assert stays == (group_of(name) in groups), name
+
+
+def test_adapters_learn_alone_and_are_continued(shards: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(released(), file)
+    config = short_config(steps=4, lora_rank=4, lora_alpha=8.0, ema_profile_every=4)
+    run_of(shards, tmp_path / "whole", config, init=file)
+    for steps in (2, 4):
+        run_of(
+            shards, tmp_path / "parts", short_config(
+                steps=steps, lora_rank=4, lora_alpha=8.0, ema_profile_every=4), init=file,
+        )  # fmt: skip
+    state = state_of(tmp_path / "whole")
+    assert same(state, state_of(tmp_path / "parts"))
+    weights = {n.removeprefix(WEIGHTS): v for n, v in state.items() if n.startswith(WEIGHTS)}
+    begun = from_released(released())
+    learned = merged(weights, alpha=8.0)
+    changed = {name for name in begun if not torch.equal(learned[name], begun[name])}
+    assert changed
+    assert all(name.startswith(("joint_blocks.", "fused_blocks.")) for name in changed)
+    moments = [name for name in state if name.startswith("exp_avg/")]
+    assert moments
+    assert all(name.endswith((".down", ".up")) for name in moments)
+
+
+def test_validation_is_the_same_each_time_and_alarms_are_raised(shards: Path, tmp_path: Path) -> None:
+    config = short_config(steps=6, validate_every=3, held_back=0.3)
+    run_of(shards, tmp_path / "run", config)
+    run_of(shards, tmp_path / "again", config)
+    first, second = (lines_of(tmp_path / name, "validation") for name in ("run", "again"))
+    assert [line["step"] for line in first] == [3, 6]
+    assert [line["loss"] for line in first] == [line["loss"] for line in second]
+
+
+def test_shards_of_untrained_encoders_are_refused_without_the_flag(tmp_path: Path) -> None:
+    import small_shards
+
+    about = {**small_shards.ABOUT, "encoders": {"vae": "untrained:0", "clip": "a", "synchformer": "b"}}
+    shards = shards_in(tmp_path, about=about)
+    with pytest.raises(UsageProblem, match="--allow-untrained"):
+        run_of(shards, tmp_path / "run", short_config(steps=1))
+    assert run_of(shards, tmp_path / "run", short_config(steps=1), allow_untrained=True)["steps"] == 1
+
+
+def test_trace_is_written_on_request(shards: Path, tmp_path: Path) -> None:
+    run_of(shards, tmp_path / "run", short_config(steps=9), profile_steps=2)
+    (trace,) = (tmp_path / "run" / "traces").iterdir()
+    assert json.loads(trace.read_text())["traceEvents"]

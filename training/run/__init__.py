@@ -1,0 +1,1 @@
+"""A run: its loop, what guards it, and what one sees of it."""

@@ -1,0 +1,127 @@
+"""Where a run begins: at its own last checkpoint, with weights that were given, or with random ones."""
+
+from pathlib import Path
+
+import torch
+
+from curation.errors import UsageProblem
+from curation.progress import note
+from training.config import TrainConfig
+from training.ema import Tracks
+from training.model.released import from_released, trainable_names
+from training.model.variants import variant_named
+from training.run.asked import Asked
+from training.run.assembly import assembled, averages_of, new_network
+from training.run.distributed import World
+from training.run.opening import Data
+from training.run.saving import begin_moments, restore
+from training.run.step import Trained
+from training.state.about import About
+from training.state.folders import latest
+from training.state.imported import Imported, imported
+from training.state.reading import Stored, opened
+
+
+def begun(
+    config: TrainConfig, asked: Asked, data: Data, world: World
+) -> tuple[Trained, Tracks, int, About]:
+    """What is trained, its averages, the steps that are done, and what checkpoints say of the run.
+
+    Raises:
+        ConfigDiffers: the run in this folder has other settings or shards.
+        BadWeights, WrongWeights: weights do not fit.
+    """
+    given = None
+    stored = _own(asked.run, world)
+    if stored is None and asked.init is not None:
+        names = trainable_names(variant_named(config.variant), fill=config.fill)
+        given = imported(asked.init, names)
+    about = _about(config, data, given) if stored is None else _continued(config, data, stored)
+    network = new_network(
+        config,
+        latent_mean=data.opened.latent_mean,
+        latent_std=data.opened.latent_std,
+        empty_text=data.opened.empty_text,
+        weights=None if given is None else given.weights,
+        what=str(asked.init),
+    )
+    trained = assembled(network, config, world)
+    tracks = averages_of(trained)
+    if stored is not None:
+        restore(trained, tracks, stored)
+    elif given is not None and given.step is not None:
+        _take_over(trained, tracks, given)
+    step = stored.step if stored is not None else (given and given.step) or 0
+    if world.is_first:
+        note(_told(asked, stored, given, step))
+    return trained, tracks, step, about
+
+
+def _own(run: Path, world: World) -> Stored | None:
+    """The checkpoint that all ranks go on from: the newest that loads, as the first one found it."""
+    found = latest(run) if world.is_first else None
+    folder = world.told(None if found is None else str(found.folder))
+    if folder is None or found is not None:
+        return found
+    return opened(Path(folder))
+
+
+def _about(config: TrainConfig, data: Data, given: Imported | None) -> About:
+    return About(
+        config=config.document(),
+        shards=data.digests,
+        certificate=data.reader.certificate,
+        untrained=data.reader.untrained,
+        datasets=data.datasets(),
+        init=None if given is None else given.file,
+        origin="scratch" if given is None else given.origin,
+    )
+
+
+def _continued(config: TrainConfig, data: Data, stored: Stored) -> About:
+    """What is said of a run that goes on: what it began with stays."""
+    fresh = _about(config, data, None)
+    fresh.continues(stored.about, str(stored.folder))
+    old = stored.about
+    return About(
+        config=fresh.config, shards=fresh.shards, certificate=fresh.certificate,
+        untrained=fresh.untrained, datasets=fresh.datasets, init=old.init, origin=old.origin,
+    )  # fmt: skip
+
+
+def _take_over(trained: Trained, tracks: Tracks, given: Imported) -> None:
+    """Go on with a training checkpoint of MMAudio: moments and averages, as far as it has them."""
+    config = trained.config
+    if config.lora_rank or config.sharding == "fsdp":
+        raise UsageProblem(
+            f"--init {given.file}: is a training checkpoint, expected weights alone with lora_rank or "
+            "sharding=fsdp — give released weights, or leave these settings out"
+        )
+    if given.moments:
+        trained.updates = given.adam_step or 0
+        begin_moments(trained)
+        kinds = [
+            from_released({n: pair[kind] for n, pair in given.moments.items()}) for kind in range(2)
+        ]
+        with torch.no_grad():
+            for name, parameter in trained.network.named_parameters():
+                if parameter.requires_grad:
+                    state = trained.optimizer.state[parameter]
+                    state["exp_avg"].copy_(kinds[0][name])
+                    state["exp_avg_sq"].copy_(kinds[1][name])
+    if given.averages and set(tracks.averages) <= set(given.averages):
+        for sigma, averages in tracks.averages.items():
+            theirs = from_released(given.averages[sigma])
+            for name, average in averages.items():
+                average.copy_(theirs[name])
+        tracks.step = given.averages_step or 0
+
+
+def _told(asked: Asked, stored: Stored | None, given: Imported | None, step: int) -> str:
+    if stored is not None:
+        return f"{stored.folder}: goes on at step {step:,}"
+    if given is None:
+        return f"{asked.run}: begins with random weights"
+    if given.step is None:
+        return f"{asked.init}: begins with its weights at step 0"
+    return f"{asked.init}: goes on at step {step:,} of that training"

@@ -1,0 +1,162 @@
+"""Weights of a run for others: in the released layout, with a model card that says what they are.
+
+DIR/model.safetensors   or <variant>.pth, a bare state dict as MMAudio publishes them
+DIR/config.json         network, step, width of the average, settings, what it was trained on
+DIR/README.md           the card; see `card`
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from curation.errors import BadWeights, UsageProblem
+from curation.files import digest_of, replacing, staged, write_json
+from curation.tables import number
+from features.weights.checkpoint_files import write_safetensors
+from training.model.adapters import merged
+from training.model.released import released_layout, to_released
+from training.model.variants import variant_named
+from training.state.card import CARD, CONFIG, Facts, model_card
+from training.state.folders import FOLDER
+from training.state.pieces import WEIGHTS, averages
+from training.state.reading import Stored
+
+Form = Literal["safetensors", "pth"]
+FORMAT = "foleyproof-weights/1"
+_SHOWN = 3
+_AVERAGES = averages(0).partition("0")[0]  # what all prefixes of averages begin with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    files: tuple[Path, ...]  # the weights first
+    facts: Facts
+    num_tensors: int
+    num_bytes: int  # of the tensors
+
+
+def export(
+    stored: Stored, out: Path, *, run: Path, sigma_rel: float | None, form: Form, replace: bool
+) -> Exported:
+    """Write the weights of a checkpoint into a folder.
+
+    Args:
+        run: the folder it is of, in which nothing is written over.
+        sigma_rel: None: the weights as they were trained last; else their average of this width.
+        replace: files of an earlier export.
+
+    Raises:
+        UsageProblem: files are in the way, or the run keeps no average of this width.
+        BadWeights: it is not the whole network.
+        NoSpace, NotWritable: nothing was written.
+    """
+    facts = facts_of(stored, sigma_rel=sigma_rel, form=form)
+    names = (facts.file, CARD, CONFIG)
+    _refuse_target(out, run, names, replace=replace)
+    weights = released_weights(stored, sigma_rel=sigma_rel)
+    with staged(out, last=CONFIG) as stage:
+        _write_weights(stage / facts.file, weights, facts)
+        with replacing(stage / CARD) as temporary:
+            temporary.write_text(model_card(facts), encoding="utf-8")
+        write_json(stage / CONFIG, _document(facts))
+    return Exported(
+        files=tuple(out / name for name in names), facts=facts, num_tensors=len(weights),
+        num_bytes=sum(tensor.nbytes for tensor in weights.values()),
+    )  # fmt: skip
+
+
+def released_weights(stored: Stored, *, sigma_rel: float | None = None) -> dict[str, Tensor]:
+    """The network of a checkpoint under released names; adapters go into the weights they are on.
+
+    Raises:
+        UsageProblem: it holds no average of this width.
+        BadWeights: it is not the whole network.
+    """
+    config = stored.about.config
+    names = stored.begins(WEIGHTS)
+    if sigma_rel is not None:
+        names |= _averages(stored, sigma_rel)  # beside adapters, these alone are averaged
+    found = stored.read(dict.fromkeys(names.values()))
+    state = merged({n: found[kept] for n, kept in names.items()}, alpha=config["lora_alpha"])
+    variant = variant_named(str(config["variant"]))
+    released = to_released(state, variant)
+    missing = [n for n in released_layout(variant, fill=config["fill"]) if n not in released]
+    if missing:
+        raise BadWeights(
+            f"{stored.folder}: lacks {number(len(missing), 'tensor')} of {variant.name} "
+            f"({', '.join(missing[:_SHOWN])}), expected the whole network — give the folder of its run"
+        )
+    return released
+
+
+def _averages(stored: Stored, sigma_rel: float) -> dict[str, str]:
+    found = stored.begins(averages(sigma_rel))
+    if not found:
+        kept = sorted({name.split("/")[1] for name in stored.tensors if name.startswith(_AVERAGES)})
+        raise UsageProblem(
+            f"--ema {sigma_rel:g}: {stored.folder} keeps averages of the widths "
+            f"{', '.join(kept) or '(none)'}, expected one of them — of other widths, make weights of "
+            f"its profiles: python -m training.ema {stored.folder.parent.parent} --sigma {sigma_rel:g} "
+            "--out FILE"
+        )
+    return found
+
+
+def facts_of(stored: Stored, *, sigma_rel: float | None, form: Form) -> Facts:
+    """What is said of the weights of a checkpoint."""
+    config = stored.about.config
+    variant = variant_named(str(config["variant"]))
+    average = "" if sigma_rel is None else f"_ema_{sigma_rel:g}"
+    return Facts(
+        file="model.safetensors" if form == "safetensors" else f"{variant.name}{average}.pth",
+        variant=variant,
+        step=stored.step,
+        sigma_rel=sigma_rel,
+        config_digest=digest_of(dict(config)),
+        about=stored.about,
+    )
+
+
+def _write_weights(path: Path, weights: Mapping[str, Tensor], facts: Facts) -> None:
+    if path.suffix == ".safetensors":
+        write_safetensors(path, weights, {"format": FORMAT, **facts.brief()})
+        return
+    # parts of one tensor, as w1 and w3 were, must not share memory: each would hold both
+    own = {name: tensor.clone() for name, tensor in weights.items()}
+    with replacing(path) as temporary:
+        torch.save(own, temporary)
+
+
+def _document(facts: Facts) -> dict[str, Any]:
+    """The contents of config.json."""
+    variant = facts.variant
+    return {
+        "format": FORMAT,
+        **facts.brief(),
+        "step": facts.step,
+        "sigma_rel": facts.sigma_rel,
+        "sample_rate_hz": variant.sample_rate_hz,
+        "latent_channels": variant.latent_channels,
+        **facts.about.document(),
+    }
+
+
+def _refuse_target(out: Path, run: Path, names: tuple[str, ...], *, replace: bool) -> None:
+    inside = out.resolve()
+    if inside == run.resolve() or inside.is_relative_to((run / FOLDER).resolve()):
+        raise UsageProblem(
+            f"--out {out}: is where the run keeps its own files, expected another folder — give one, "
+            f"such as {run / 'export'}"
+        )
+    there = [name for name in names if (out / name).exists()]
+    if there and not replace:
+        raise UsageProblem(
+            f"--out {out}: {', '.join(there)} there already, expected a folder without — give another, "
+            "or --replace"
+        )

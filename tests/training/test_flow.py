@@ -209,7 +209,7 @@ def test_losses_are_those_of_the_golden_file(
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    ("num_steps", "relative"), [(5, 1e-3), pytest.param(25, 5e-3, marks=pytest.mark.slow)]
+    ("num_steps", "relative"), [(5, 1e-3), pytest.param(25, 5e-3, marks=pytest.mark.soak)]
 )
 def test_samples_are_those_of_the_golden_file(
     num_steps: int, relative: float, network: Network, golden: dict[str, Tensor]

@@ -171,7 +171,7 @@ def test_options_arrive(run: Run, loop: Loop) -> None:
         device="cuda:0",
         profile_steps=5,
     )
-    assert "next: python -m training.launch --model S-16k --run 'my run'" in err
+    assert "next: python -m training.launch --model S-16k --shards 'a b' --run 'my run'" in err
 
 
 def test_json_is_one_document(run: Run, loop: Loop) -> None:

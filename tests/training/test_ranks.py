@@ -38,7 +38,10 @@ def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "sharding"), [(2, "ddp"), (4, "ddp"), (2, "fsdp")])
+@pytest.mark.parametrize(
+    ("ranks", "sharding"),
+    [pytest.param(2, "ddp", marks=pytest.mark.soak), (4, "ddp"), (2, "fsdp")],
+)
 def test_loss_is_that_of_one_rank(
     ranks: int, sharding: str, shards: Path, alone: Path, tmp_path: Path
 ) -> None:

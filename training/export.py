@@ -43,6 +43,11 @@ if TYPE_CHECKING:  # help is shown without what computes
     show_default=True,
     help="pth: a bare state dict, as MMAudio publishes them.",
 )
+@click.option(
+    "--adapters",
+    is_flag=True,
+    help="Of a run with lora_rank, the adapters alone; DIR is then a file, *.safetensors.",
+)
 @click.option("--replace", is_flag=True, help="Replace what was exported to DIR before.")
 @options.as_json
 def export(
@@ -51,6 +56,7 @@ def export(
     step: int | None,
     sigma_rel: float | None,
     form: "Form",
+    adapters: bool,
     replace: bool,
     as_json: bool,
 ) -> None:
@@ -63,9 +69,20 @@ def export(
     Example: python -m training.export runs/S-16k --ema 0.05 --out small_16k
     """
     from training.state.exported import export as write
+    from training.state.exported import export_adapters
     from training.state.folders import found
 
     stored = found(run_folder, step)
+    if adapters:
+        count = export_adapters(stored, out, sigma_rel=sigma_rel, replace=replace)
+        finish(
+            {"command": "export", "out": str(out), "step": stored.step, "tensors": count},
+            as_json,
+            text=str(out),
+            summary=f"adapters of step {stored.step:,}: {number(count, 'tensor')}",
+            next_steps=(f"python -m training.launch --init FILE --adapters {shlex.quote(str(out))}",),
+        )
+        return
     made = write(stored, out, run=run_folder, sigma_rel=sigma_rel, form=form, replace=replace)
     finish(
         {

@@ -85,6 +85,12 @@ class LaunchCommand(ComputingCommand):
     help="Begin with these weights: released ones, exported ones, or a training checkpoint of MMAudio.",
 )
 @click.option(
+    "--adapters",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With lora_rank: begin with these adapters, of python -m training.export --adapters.",
+)
+@click.option(
     "--allow-untrained",
     is_flag=True,
     help="Take shards of encoders with random weights, for trials.",
@@ -133,6 +139,7 @@ def launch(
     run_folder: Path | None,
     settings: tuple[str, ...],
     init: Path | None,
+    adapters: Path | None,
     allow_untrained: bool,
     preflight: bool,
     profile_steps: int | None,
@@ -170,6 +177,7 @@ def launch(
         val_shards=val_shards,
         run=run_folder or Path("runs") / model,
         init=init,
+        adapters=adapters,
         allow_untrained=allow_untrained,
         device=device,
         profile_steps=profile_steps or 0,

@@ -269,6 +269,27 @@ def test_adapters_learn_alone_and_are_continued(shards: Path, tmp_path: Path) ->
     assert all(name.endswith((".down", ".up")) for name in moments)
 
 
+def test_exported_adapters_go_on_in_another_run(shards: Path, tmp_path: Path) -> None:
+    from training.state.exported import export_adapters
+
+    file, adapters = tmp_path / "weights.safetensors", tmp_path / "adapters.safetensors"
+    save_file(released(), file)
+    config = short_config(steps=3, lora_rank=4, lora_alpha=8.0)
+    run_of(shards, tmp_path / "first", config, init=file)
+    stored = latest(tmp_path / "first")
+    assert stored is not None
+    export_adapters(stored, adapters, sigma_rel=None, replace=False)
+    still = short_config(steps=1, lora_rank=4, lora_alpha=8.0, learning_rate=1e-12)
+    run_of(shards, tmp_path / "second", still, init=file, adapters=adapters)
+    first, second = (state_of(tmp_path / name) for name in ("first", "second"))
+    learned = [name for name in first if name.startswith(WEIGHTS)]
+    assert all(close(second[name], first[name], 1e-5) for name in learned)
+    with pytest.raises(UsageProblem, match="lora_rank"):
+        run_of(shards, tmp_path / "third", short_config(steps=1), adapters=adapters)
+    with pytest.raises(BadWeights, match="misshaped"):
+        run_of(shards, tmp_path / "third", short_config(steps=1, lora_rank=8), adapters=adapters)
+
+
 def test_validation_is_the_same_each_time_and_alarms_are_raised(shards: Path, tmp_path: Path) -> None:
     config = short_config(steps=6, validate_every=3, held_back=0.3)
     run_of(shards, tmp_path / "run", config)
@@ -286,6 +307,22 @@ def test_shards_of_untrained_encoders_are_refused_without_the_flag(tmp_path: Pat
     with pytest.raises(UsageProblem, match="--allow-untrained"):
         run_of(shards, tmp_path / "run", short_config(steps=1))
     assert run_of(shards, tmp_path / "run", short_config(steps=1), allow_untrained=True)["steps"] == 1
+
+
+def test_out_of_memory_says_what_would_fit(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than the machine has, asked of PyTorch itself where the batch comes to its device."""
+    from training.data.batch import Batch
+
+    run_of(shards, tmp_path / "run", short_config(steps=1))
+    monkeypatch.setattr(Batch, "to", lambda batch, device: torch.empty(1 << 60))
+    with pytest.raises(
+        FoleyproofError, match=r"out of memory on rank 0 .*--set micro_batch=1"
+    ) as caught:
+        run_of(shards, tmp_path / "run", short_config(steps=2))
+    assert caught.value.exit_code == 1
+    assert steps_of(tmp_path / "run") == [1]
 
 
 def test_trace_is_written_on_request(shards: Path, tmp_path: Path) -> None:

@@ -72,13 +72,14 @@ def adapters(network: nn.Module) -> Iterator[tuple[str, Adapter]]:
             yield f"{owner}.{rest.rpartition('.')[0]}", module
 
 
-def adapter_state(network: nn.Module) -> dict[str, Tensor]:
-    """`<weight>.down` and `<weight>.up` of all adapters."""
-    return {
-        f"{name}.{kind}": value.detach()
-        for name, adapter in adapters(network)
-        for kind, value in adapter.named_parameters()
-    }
+def adapter_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`<weight>.down` and `<weight>.up` of all adapters in the state of a network."""
+    found = {}
+    for name, value in state.items():
+        for ending in (_DOWN, _UP):
+            if _PART in name and name.endswith(ending):
+                found[name.replace(_PART, "").replace(ending, ending.removeprefix(".0"))] = value
+    return found
 
 
 def load_adapters(network: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
@@ -87,7 +88,7 @@ def load_adapters(network: nn.Module, state: Mapping[str, Tensor], *, what: str)
     Raises:
         BadWeights: they are those of another network, or of another rank.
     """
-    refuse_misfits(adapter_state(network), state, what=what)
+    refuse_misfits(adapter_state(network.state_dict()), state, what=what)
     for name, adapter in adapters(network):
         adapter.load_state_dict({kind: state[f"{name}.{kind}"].float() for kind in ("down", "up")})
 

@@ -23,6 +23,7 @@ class Asked:
     Attributes:
         init: weights to begin with, released ones or an MMAudio training checkpoint; None: random ones,
             or the run's own checkpoint where it has one.
+        adapters: trained adapters to begin with, of a run with lora_rank; None: new ones.
         device: as torch names it; None: this rank's GPU, or the CPU where there is none.
         profile_steps: steps that a profiler writes a trace of; 0: none.
     """
@@ -31,6 +32,7 @@ class Asked:
     run: Path
     val_shards: Path | None = None
     init: Path | None = None
+    adapters: Path | None = None
     allow_untrained: bool = False
     device: str | None = None
     profile_steps: int = 0

@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 from curation.errors import UsageProblem
 from training.config import TrainConfig
 from training.ema import Tracks
-from training.model.adapters import add_adapters
 from training.model.groups import GROUPS
 from training.model.variants import Switches, variant_named
 from training.network import Network, build_network, load_released
@@ -51,9 +50,7 @@ def new_network(
 
 
 def assembled(network: Network, config: TrainConfig, world: World) -> Trained:
-    """A network ready to be trained on this rank: adapted, frozen, compiled, wrapped."""
-    if config.lora_rank:
-        add_adapters(network, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+    """A network, with its adapters, ready to be trained on this rank: frozen, compiled, wrapped."""
     frozen = tuple(begin for group in config.freeze for begin in GROUPS[group])
     for name, parameter in network.named_parameters():
         if frozen and name.startswith(frozen):

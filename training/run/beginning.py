@@ -6,10 +6,13 @@ import torch
 
 from curation.errors import UsageProblem
 from curation.progress import note
+from features.weights.checkpoint_files import read_tensors
 from training.config import TrainConfig
 from training.ema import Tracks
+from training.model.adapters import add_adapters, load_adapters
 from training.model.released import from_released, trainable_names
 from training.model.variants import variant_named
+from training.network import Network
 from training.run.asked import Asked
 from training.run.assembly import assembled, averages_of, new_network
 from training.run.distributed import World
@@ -45,6 +48,10 @@ def begun(
         weights=None if given is None else given.weights,
         what=str(asked.init),
     )
+    if config.lora_rank:
+        add_adapters(network, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+    if asked.adapters is not None and stored is None:
+        _take_adapters(network, config, asked.adapters)
     trained = assembled(network, config, world)
     tracks = averages_of(trained)
     if stored is not None:
@@ -55,6 +62,16 @@ def begun(
     if world.is_first:
         note(_told(asked, stored, given, step))
     return trained, tracks, step, about
+
+
+def _take_adapters(network: Network, config: TrainConfig, path: Path) -> None:
+    """Put adapters that were trained before on a network that has new ones."""
+    if not config.lora_rank:
+        raise UsageProblem(
+            f"--adapters {path}: the run trains none, expected a rank for them — give --set "
+            "lora_rank=…, that of the file"
+        )
+    load_adapters(network, read_tensors(path), what=str(path))
 
 
 def _own(run: Path, world: World) -> Stored | None:

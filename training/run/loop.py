@@ -6,6 +6,8 @@ or validated is of steps that are known.
 
 import contextlib
 import logging
+import os
+import re
 import resource
 import time
 from collections.abc import Iterator
@@ -39,6 +41,7 @@ from training.state.stored import Checkpoints
 
 logger = logging.getLogger(__name__)
 _LONG = 500  # steps that are worth a second's trial of data and device before them
+_NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|not enough memory")  # on a CPU
 _WARM = 5  # steps before a trace
 
 
@@ -223,7 +226,8 @@ def saying_what_fits(config: TrainConfig, world: World) -> Iterator[None]:
         with speaking():
             yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in str(error):
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not _NO_MEMORY.search(str(error)):
             raise
         on_gpu = world.device.type == "cuda"
         if on_gpu:
@@ -238,8 +242,6 @@ def saying_what_fits(config: TrainConfig, world: World) -> Iterator[None]:
 
 
 def _physical_bytes() -> int:
-    import os
-
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -69,12 +69,13 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(2, LOSS_BINS, dtype=torch.float64, device=device)
+        self._bins = torch.arange(LOSS_BINS, device=device)
 
     def add(self, losses: Tensor, t: Tensor, counted: Tensor | None = None) -> None:
         """(B,) each; `counted` (B,) bool: those that are."""
         bins = (t * LOSS_BINS).long().clamp_(0, LOSS_BINS - 1)
         # a product, as scattered sums come in another order each time on a GPU
-        chosen = nn.functional.one_hot(bins, LOSS_BINS).to(torch.float64)
+        chosen = (bins[:, None] == self._bins).to(torch.float64)
         if counted is not None:
             chosen = chosen * counted[:, None]
         self._sums += torch.stack([losses.double(), torch.ones_like(losses).double()]) @ chosen

@@ -17,7 +17,7 @@ from curation.errors import BadWeights, UsageProblem
 from curation.files import digest_of, replacing, staged, write_json
 from curation.tables import number
 from features.weights.checkpoint_files import write_safetensors
-from training.model.adapters import merged
+from training.model.adapters import adapter_state, merged
 from training.model.released import released_layout, to_released
 from training.model.variants import variant_named
 from training.state.card import CARD, CONFIG, Facts, model_card
@@ -26,7 +26,7 @@ from training.state.pieces import WEIGHTS, averages
 from training.state.reading import Stored
 
 Form = Literal["safetensors", "pth"]
-FORMAT = "foleyproof-weights/1"
+FORMAT, ADAPTERS = "foleyproof-weights/1", "foleyproof-adapters/1"
 _SHOWN = 3
 _AVERAGES = averages(0).partition("0")[0]  # what all prefixes of averages begin with
 
@@ -93,6 +93,36 @@ def released_weights(stored: Stored, *, sigma_rel: float | None = None) -> dict[
             f"({', '.join(missing[:_SHOWN])}), expected the whole network — give the folder of its run"
         )
     return released
+
+
+def export_adapters(stored: Stored, out: Path, *, sigma_rel: float | None, replace: bool) -> int:
+    """Write the adapters of a checkpoint into a file, without what is beneath; how many tensors.
+
+    Raises:
+        UsageProblem: it has none, the file is there, or is no *.safetensors.
+        NoSpace, NotWritable: nothing was written.
+    """
+    config = stored.about.config
+    names = stored.begins(WEIGHTS)
+    if sigma_rel is not None:
+        names |= _averages(stored, sigma_rel)
+    kept = adapter_state({name: torch.empty(0) for name in names})
+    if not kept:
+        raise UsageProblem(
+            f"{stored.folder}: has no adapters, expected a run with lora_rank — leave --adapters out to "
+            "export its weights"
+        )
+    if out.suffix != ".safetensors" or (out.exists() and not replace):
+        raise UsageProblem(
+            f"--out {out}: {'is there already' if out.exists() else 'is no *.safetensors'}, expected "
+            "the file to write — give another, or --replace"
+        )
+    found = stored.read(dict.fromkeys(names.values()))
+    adapters = adapter_state({name: found[place] for name, place in names.items()})
+    about = {"format": ADAPTERS, "variant": str(config["variant"]), "rank": str(config["lora_rank"]),
+             "alpha": f"{config['lora_alpha']:g}", "init": str(stored.about.init)}  # fmt: skip
+    write_safetensors(out, adapters, about)
+    return len(adapters)
 
 
 def _averages(stored: Stored, sigma_rel: float) -> dict[str, str]:

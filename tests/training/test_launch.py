@@ -1,7 +1,7 @@
 """`python -m training.launch` as people and scripts meet it: help, defaults, exit codes, dry runs.
 
 The options are frozen in options.txt, so that changing one is a decision:
-`PYTHONPATH=tests/curation python tests/training/test_launch.py > tests/training/options.txt`.
+`PYTHONPATH=tests/curation:tests/features:tests/training python tests/training/test_launch.py > tests/training/options.txt`.
 """
 
 import json

@@ -8,6 +8,10 @@ import click
 import pytest
 
 import features.cli
+import training.curve
+import training.ema
+import training.export
+import training.launch
 from curation import cli
 from curation.verdict import Reason
 
@@ -16,6 +20,12 @@ READMES = sorted(
     path for path in ROOT.rglob("README.md") if not {".venv", "demo", "dist"} & set(path.parts)
 )
 GROUPS = {"curate": cli.curate, "features": features.cli.features}
+DOORS: dict[str, click.Command] = {
+    "launch": training.launch.launch,
+    "ema": training.ema.ema,
+    "export": training.export.export,
+    "curve": training.curve.curve,
+}
 
 
 def _console_lines(text: str) -> list[str]:
@@ -26,12 +36,17 @@ def _console_lines(text: str) -> list[str]:
 
 def test_every_command_has_help_and_is_in_a_readme() -> None:
     texts = "\n".join(path.read_text(encoding="utf-8") for path in READMES)
-    for tool, group in GROUPS.items():
-        for name, command in cli.commands(group):
-            assert f"{tool} {name}" in texts, f"no README mentions {tool} {name}"
-            assert command.help, name
-            assert command.help.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
-            assert "Example" in command.help, f"{name}: help has no example"
+    named = [
+        (f"{tool} {name}", command)
+        for tool, group in GROUPS.items()
+        for name, command in cli.commands(group)
+    ]
+    named += [(f"python -m training.{name}", command) for name, command in DOORS.items()]
+    for name, command in named:
+        assert name in texts, f"no README mentions {name}"
+        assert command.help, name
+        assert command.help.split("\n")[0].endswith("."), f"{name}: first line is no sentence"
+        assert "Example" in command.help, f"{name}: help has no example"
 
 
 def test_every_reason_is_explained() -> None:

@@ -1,1 +1,1 @@
-"""Trains on those tensors; nothing of it is there yet, see `training/README.md`."""
+"""Shards → weights → sound: the MM-DiT, trained on the tensors of `features`; `python -m training.launch`."""

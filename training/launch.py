@@ -229,15 +229,13 @@ def _train(config: TrainConfig, asked: "Asked", *, preflight: bool, as_json: boo
     found = work(config, asked)
     if not _is_first():
         click.get_current_context().exit(0)
-    folders = f"--shards {shlex.quote(str(asked.shards))} --run {shlex.quote(str(asked.run))}"
-    again = f"python -m training.launch --model {config.model} {folders}"
     export = f"python -m training.export {shlex.quote(str(asked.run))} --out {config.model}"
     finish(
         {"command": "launch", "model": config.model, "run": str(asked.run), **found},
         as_json,
         text=str(asked.run),
         summary=found["summary"],
-        next_steps=(again if preflight else export,),
+        next_steps=("the same command without --preflight" if preflight else export,),
     )
 
 

@@ -1,7 +1,8 @@
 """`python -m training.launch` as people and scripts meet it: help, defaults, exit codes, dry runs.
 
 The options are frozen in options.txt, so that changing one is a decision:
-`PYTHONPATH=tests/curation:tests/features:tests/training python tests/training/test_launch.py > tests/training/options.txt`.
+`python tests/training/test_launch.py > tests/training/options.txt`, with tests/curation, tests/features
+and tests/training in PYTHONPATH.
 """
 
 import json
@@ -171,7 +172,7 @@ def test_options_arrive(run: Run, loop: Loop) -> None:
         device="cuda:0",
         profile_steps=5,
     )
-    assert "next: python -m training.launch --model S-16k --shards 'a b' --run 'my run'" in err
+    assert "next: the same command without --preflight" in err
 
 
 def test_json_is_one_document(run: Run, loop: Loop) -> None:

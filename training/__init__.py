@@ -1,1 +1,1 @@
-"""Shards → weights → sound: the MM-DiT, trained on the tensors of `features`; `python -m training.launch`."""
+"""Shards → weights → sound: trains the MM-DiT on the tensors of `features`."""

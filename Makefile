@@ -2,6 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
+# The tiny network learns the demo's clips by heart; what is left of the loss is the noise of a VAE with
+# random weights.
+TRAIN = $(BIN)/python -m training.launch --model tiny-16k --shards $(DEMO)/shards/16000 --run $(DEMO)/run \
+	--allow-untrained --set steps=120 --set batch=2 --set milestones=80,95 \
+	--set checkpoint_every=30 --set ema_profile_every=30
 
 .PHONY: demo test quick soak bench lint clean
 
@@ -22,7 +27,8 @@ DEMO := demo
 
 # The offline corpus from its metadata and media to a clean manifest, one answer to "why", and shards of
 # its features, made by small networks with random weights. Most clips of the corpus have no media, which
-# scan, duplicates and extract say with exit code 3.
+# scan, duplicates and extract say with exit code 3. Then a network is trained on the shards, killed as soon
+# as its first checkpoint is there, and trained to its end by the same command.
 demo: .venv/train
 	rm -rf $(DEMO)
 	$(BIN)/curate corpus $(DEMO)/metadata
@@ -45,6 +51,18 @@ demo: .venv/train
 			--untrained 0 --tiny --out $(DEMO)/shards/$$rate || test $$? -eq 3 || exit; \
 		$(BIN)/features verify $(DEMO)/shards/$$rate --full || exit; \
 	done
+	@echo
+	$(TRAIN) > $(DEMO)/killed.txt 2>&1 & \
+		for tick in $$(seq 1800); do test -e $(DEMO)/run/checkpoints/step-00000030 && break; sleep 0.1; done; \
+		kill -9 $$!; wait $$!; test $$? -eq 137 || { cat $(DEMO)/killed.txt; exit 1; }
+	$(TRAIN) > $(DEMO)/train.txt 2>&1 || { cat $(DEMO)/train.txt; exit 1; }
+	@sed -n '/^step 10 of/s/, lr.*//p' $(DEMO)/killed.txt
+	@echo "… killed"
+	@grep 'goes on at step' $(DEMO)/train.txt
+	@sed -n '/^step 120 of/s/, lr.*//p' $(DEMO)/train.txt
+	@$(BIN)/python -m training.curve $(DEMO)/run --out $(DEMO)/loss.png
+	$(BIN)/python -m training.ema $(DEMO)/run --sigma 0.08 --out $(DEMO)/ema.safetensors
+	$(BIN)/python -m training.export $(DEMO)/run --ema 0.05 --out $(DEMO)/weights
 
 lint: .venv/test
 	$(BIN)/ruff check .

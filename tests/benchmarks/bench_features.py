@@ -21,7 +21,6 @@ from typing import Any
 from bench import RESULTS, ROOT, circumstances
 
 HERE = Path(__file__).resolve().parent
-README = ROOT / "features" / "README.md"
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 CLIPS = Path(os.environ.get("FOLEYPROOF_SHARED", ROOT.parent / "shared")) / "clips"
 Row = tuple[str, float, str, bool]  # what, value, limit, whether it holds
@@ -88,7 +87,9 @@ def parts(work: Path) -> dict[str, Part]:
     }
 
 
-def measure(name: str, words: list[str], rows: Callable[[dict[str, Any]], list[Row]]) -> list[Row]:
+def measure(
+    family: str, name: str, words: list[str], rows: Callable[[dict[str, Any]], list[Row]]
+) -> list[Row]:
     """Run a part and keep what it printed."""
     about = circumstances()
     command = [sys.executable, str(HERE / words[0]), *words[1:]]
@@ -105,46 +106,50 @@ def measure(name: str, words: list[str], rows: Callable[[dict[str, Any]], list[R
         "promises": [list(row) for row in promised],
     }  # fmt: skip
     text = json.dumps(document, indent=1, ensure_ascii=False)
-    (RESULTS / f"features_{name}.json").write_text(text + "\n", encoding="utf-8")
+    (RESULTS / f"{family}_{name}.json").write_text(text + "\n", encoding="utf-8")
     return promised
 
 
-def write_table(names: list[str]) -> None:
-    """Put the lines of all results between the two marks in features/README.md."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
+def write_table(family: str, everything: dict[str, Part]) -> None:
+    """Put the lines of all results between the two marks in the README of that package."""
+    readme = ROOT / family / "README.md"
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{readme}: no {BEGIN} … {END}, expected both marks — write them there")
     lines = ["| what | measured | limit | | commit, load |", "|---|---:|---:|---|---|"]
-    for name in names:
-        path = RESULTS / f"features_{name}.json"
+    for name, (_, rows) in everything.items():
+        path = RESULTS / f"{family}_{name}.json"
         if not path.is_file():
             continue
         document = json.loads(path.read_text(encoding="utf-8"))
-        for what, value, limit, holds in document["promises"]:
+        for what, value, limit, holds in rows(document):
             verdict = "" if not limit else "holds" if holds else "**missed**"
             where = f"{document['commit']}, {document['machine']['load_before']:g}"
             lines.append(f"| {what} | {value:.5g} | {limit} | {verdict} | {where} |")
     table = "\n".join(lines)
-    README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def run(family: str, about: str, parts_in: Callable[[Path], dict[str, Part]]) -> int:
+    """The command: measure what is asked for, and make the table; 1 where a promise is missed."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", action="append", metavar="PART", help="may be given again")
     parser.add_argument("--table", action="store_true", help="only make the table anew")
     given = parser.parse_args()
-    everything = parts(given.work.resolve())
+    everything = parts_in(given.work.resolve())
     if unknown := set(given.only or ()) - set(everything):
         parser.error(f"--only {', '.join(sorted(unknown))}, expected some of {', '.join(everything)}")
     missed = 0
     for name in () if given.table else given.only or everything:
-        for what, value, limit, holds in measure(name, *everything[name]):
+        for what, value, limit, holds in measure(family, name, *everything[name]):
             missed += not holds
             verdict = "holds" if holds else "MISSED"
             print(f"{what}: {value:.5g}, limit {limit or 'none'}: {verdict}", flush=True)
-    write_table(list(everything))
+    write_table(family, everything)
     return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("features", (__doc__ or "").splitlines()[0], parts))

@@ -93,6 +93,11 @@ class Network(nn.Module):
         self.fused_blocks = nn.ModuleList(FusedBlock(variant) for _ in range(variant.num_fused))
         self._plans: dict[Any, tuple[Frames | None, tuple[Tensor, Tensor]]] = {}
 
+    def ends(self) -> list[nn.Module]:
+        """The parts before and behind the blocks that have work to do."""
+        projections = (self.audio_input_proj, self.clip_input_proj, self.sync_input_proj)
+        return [*projections, self.text_input_proj, self.final_layer]
+
     def normalise(self, latent: Tensor) -> Tensor:
         """Latents of the VAE in the space that the network works in."""
         return (latent - self.latent_mean) / self.latent_std

@@ -56,7 +56,7 @@ from training.data.batch import Batch
 from training.model.convolution import windows
 from training.model.variants import CLIP_WIDTH, SYNC_WIDTH, TEXT_WIDTH, TOKENS, variant_named
 from training.run.assembly import assembled, averages_of, new_network
-from training.run.distributed import World
+from training.run.distributed import World, repeatable
 from training.run.machine import peak_of
 from training.run.memory import estimate
 from training.run.owners import owned
@@ -471,6 +471,8 @@ def write_out(document: dict[str, Any], out: Path) -> None:
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """All of it; what is there is written after each preset."""
     device = torch.device(given.device)
+    if device.type == "cuda" and not given.unrepeatable:
+        repeatable()
     document: dict[str, Any] = {**about(device), "presets": [], "convolutions": [], "promises": []}
     shown = set()
     for name in given.preset or ALL:
@@ -503,6 +505,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="whose median counts (5)")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
                         help="as training.launch takes it: --set compile=off")  # fmt: skip
+    parser.add_argument("--unrepeatable", action="store_true",
+                        help="let the GPU sum in any order, as runs do not")  # fmt: skip
     parser.add_argument("--no-convolutions", action="store_true", help="leave them out")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)

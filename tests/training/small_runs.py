@@ -39,7 +39,7 @@ def run_of(shards: Path, run: Path, config: TrainConfig, **options: Any) -> dict
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return train(config, Asked(shards=shards, run=run, device="cpu", **options))
+        return train(config, Asked(shards=shards, run=run, **{"device": "cpu", **options}))
     finally:
         torch.set_num_threads(threads)
 

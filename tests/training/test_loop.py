@@ -309,6 +309,16 @@ def test_shards_of_untrained_encoders_are_refused_without_the_flag(tmp_path: Pat
     assert run_of(shards, tmp_path / "run", short_config(steps=1), allow_untrained=True)["steps"] == 1
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_a_run_on_a_gpu_is_resumed_bit_for_bit_too(compiled: str, shards: Path, tmp_path: Path) -> None:
+    settings = {"batch": 8, "precision": "bf16", "compile": compiled}
+    run_of(shards, tmp_path / "whole", short_config(steps=6, **settings), device="cuda")
+    for steps in (3, 6):
+        run_of(shards, tmp_path / "parts", short_config(steps=steps, **settings), device="cuda")
+    assert same(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
 def test_out_of_memory_says_what_would_fit(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,8 +63,8 @@ def assembled(network: Network, config: TrainConfig, world: World) -> Trained:
     network.train().to(world.device)
     network.recompute = config.activation_checkpointing
     if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
-        for block in blocks(network):
-            block.compile(fullgraph=True)
+        for part in (*blocks(network), *network.ends()):
+            part.compile(fullgraph=True)
     model = _wrapped(network, config, world)
     return Trained(
         config=config,

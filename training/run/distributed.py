@@ -84,7 +84,7 @@ def joined(device: str | None = None) -> Iterator[World]:
     rank, size, local = (int(os.environ.get(n, d)) for n, d in _PLACES)
     chosen = _device(device, local)
     if chosen.type == "cuda":
-        _repeatable()
+        repeatable()
         torch.cuda.set_device(chosen)
     if size == 1:
         yield World(device=chosen)
@@ -129,7 +129,7 @@ def _token(store: Any, rank: int, size: int) -> str:
 _PLACES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))  # as torchrun names them
 
 
-def _repeatable() -> None:
+def repeatable() -> None:
     """Have a GPU sum in the same order each time, so that a resumed run is the unbroken one there too.
 
     It costs what attention's gradients take longer, a few percent of a few percent. What has no such

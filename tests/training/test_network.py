@@ -13,6 +13,7 @@ from torch.nn import functional
 from curation.errors import BadWeights, UsageProblem
 from features.weights.untrained import untrained_state
 from training.model.convolution import convolve, gated_mlp, windows
+from training.model.images import by_images
 from training.model.initial import initial_state
 from training.model.layers import Repeat, nearest
 from training.model.released import (
@@ -339,7 +340,10 @@ def test_convolutions_agree_with_conv1d(taps: int, batch: int, length: int) -> N
     def by_windows(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return functional.linear(windows(x, taps), w.flatten(1), b)
 
-    for way in (convolve, by_windows):
+    def as_images(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return by_images(x, w) + b
+
+    for way in (convolve, by_windows, as_images):
         for ours, wanted in zip(run(way, x, w, b), run(theirs, x, w, b), strict=True):
             torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=1e-5)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.model import minimal, shifts
+from training.model.images import by_images
 from training.model.pointwise import is_own
 
 
@@ -30,15 +31,9 @@ def convolve(x_bni: Tensor, weight_oki: Tensor, bias_o: Tensor | None) -> Tensor
         y: Tensor = _Convolution.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y
     if x.device.type == "cuda" and weight.shape[1] > 1:
-        return _by_images(x, weight, bias)
+        y = by_images(x.contiguous(), weight.contiguous())
+        return y if bias is None else y + bias
     return functional.linear(windows(x, weight.shape[1]), weight.flatten(1), bias)
-
-
-def _by_images(x_bni: Tensor, weight_oki: Tensor, bias_o: Tensor | None) -> Tensor:
-    image = x_bni.transpose(1, 2).unsqueeze(2)  # (B, I, 1, N)
-    kernel = weight_oki.transpose(1, 2).unsqueeze(2)  # (O, I, 1, K)
-    y = functional.conv2d(image, kernel, bias_o, padding=(0, weight_oki.shape[1] // 2))
-    return y.squeeze(2).transpose(1, 2)
 
 
 def gated_mlp(x_bni: Tensor, w13_hki: Tensor, w2_okh: Tensor) -> Tensor:

@@ -137,6 +137,7 @@ def repeatable() -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS wants it, before it begins
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its gradients differ; those of flash attention do not
     # we write all that we read
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

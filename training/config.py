@@ -89,6 +89,9 @@ class TrainConfig:
     compile: Literal["auto", "on", "off"] = setting(
         "auto", "the blocks; auto: on a GPU", may_change=True
     )
+    repeatable: bool = setting(
+        True, "sum in the same order each time on a GPU, as bit-exact resume needs", may_change=True
+    )
     sharding: Literal["ddp", "fsdp"] = setting(
         "ddp", "each rank has all weights, or its part of them", may_change=True
     )

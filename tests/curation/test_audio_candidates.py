@@ -80,7 +80,7 @@ def brute(ours: list[np.ndarray], theirs: list[np.ndarray], limit: float, stride
     return found
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_agrees_with_brute_force(stride: int, monkeypatch: pytest.MonkeyPatch):
     random = rng(stride)
     lengths = [*random.integers(70, 90, 8), 0, 1, 30, 90]

@@ -52,6 +52,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "keep_every": ("0", 0),
     "activation_checkpointing": ("True", True),
     "compile": ("off", "off"),
+    "repeatable": ("false", False),
     "sharding": ("fsdp", "fsdp"),
     "freeze": ("joint,fused", ("joint", "fused")),
     "lora_rank": ("16", 16),
@@ -228,7 +229,7 @@ def test_what_decides_the_weights_may_not_change_on_resume() -> None:
     assert free == {
         "steps", "micro_batch", "ema_profile_every", "log_every", "validate_every",
         "validate_samples", "checkpoint_every", "keep_checkpoints", "keep_every",
-        "activation_checkpointing", "compile", "sharding",
+        "activation_checkpointing", "compile", "repeatable", "sharding",
     }  # fmt: skip
 
 

@@ -286,8 +286,40 @@ def test_exported_adapters_go_on_in_another_run(shards: Path, tmp_path: Path) ->
     assert all(close(second[name], first[name], 1e-5) for name in learned)
     with pytest.raises(UsageProblem, match="lora_rank"):
         run_of(shards, tmp_path / "third", short_config(steps=1), adapters=adapters)
+    wide = short_config(steps=1, lora_rank=8, lora_alpha=8.0)
     with pytest.raises(BadWeights, match="misshaped"):
-        run_of(shards, tmp_path / "third", short_config(steps=1, lora_rank=8), adapters=adapters)
+        run_of(shards, tmp_path / "third", wide, init=file, adapters=adapters)
+    other = short_config(steps=1, lora_rank=4, lora_alpha=16.0)
+    with pytest.raises(UsageProblem, match=r"--set lora_alpha=8"):
+        run_of(shards, tmp_path / "third", other, init=file, adapters=adapters)
+    with pytest.raises(UsageProblem, match="lora_rank without --init"):
+        run_of(shards, tmp_path / "third", still)
+
+
+def test_training_checkpoint_of_mmaudio_that_is_done_is_saved_as_ours(
+    shards: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "checkpoint.pth"
+    torch.save({"it": 6, "weights": released()}, file)
+    found = run_of(shards, tmp_path / "run", short_config(steps=5), init=file)
+    assert found["steps"] == 7
+    assert steps_of(tmp_path / "run") == [7]
+
+
+def test_preflight_tries_the_run_and_leaves_nothing(shards: Path, tmp_path: Path) -> None:
+    from training.run.asked import Asked
+    from training.run.preflight import preflight
+
+    run = tmp_path / "run"
+    left = run / "preflight" / "checkpoints" / "step-00000001"
+    left.mkdir(parents=True)  # of one that was killed
+    found = preflight(short_config(batch=8), Asked(shards=shards, run=run, device="cpu"))
+    assert found["losses"][-1] < found["losses"][0]
+    assert found["checkpoint_bytes"] > 20e6
+    assert list(run.iterdir()) == []
+    still = short_config(batch=8, learning_rate=1e-30)
+    with pytest.raises(FoleyproofError, match="expected it to fall"):
+        preflight(still, Asked(shards=shards, run=run, device="cpu"))
 
 
 def test_validation_is_the_same_each_time_and_alarms_are_raised(shards: Path, tmp_path: Path) -> None:

@@ -62,13 +62,23 @@ def test_loss_is_that_of_one_rank(
 
 
 @pytest.mark.slow
+def test_ranks_that_were_stopped_have_the_weights_of_ranks_that_were_not(
+    shards: Path, tmp_path: Path
+) -> None:
+    for run, steps in (("whole", 6), ("parts", 3), ("parts", 6)):
+        ended(launched(shards, tmp_path / run, *SETTINGS, f"steps={steps}", ranks=4))
+    assert same(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+
+
+@pytest.mark.slow
 def test_fewer_ranks_go_on_where_more_stopped(shards: Path, alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     ended(launched(shards, run, *SETTINGS, "steps=25", "sharding=fsdp", ranks=2))
     before = state_of(run)
-    run_of(shards, run, short_config(steps=25, batch=8, log_every=1, milestones=(220, 250)))
+    settings = {"batch": 8, "log_every": 1, "milestones": (220, 250), "sharding": "fsdp"}
+    run_of(shards, run, short_config(steps=25, **settings))
     assert same(state_of(run), before), "nothing is left to do"
-    run_of(shards, run, short_config(steps=50, batch=8, log_every=1, milestones=(220, 250)))
+    run_of(shards, run, short_config(steps=50, **settings))
     for mine, other in zip(lines_of(run), lines_of(alone), strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], rel=1e-5)
 

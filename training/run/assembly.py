@@ -81,19 +81,49 @@ def blocks(network: Network) -> list[nn.Module]:
 
 
 def _wrapped(network: Network, config: TrainConfig, world: World) -> nn.Module:
+    if world.size == 1:
+        return network
     if config.sharding == "fsdp":
         mesh = init_device_mesh(world.device.type, (world.size,))
         for block in blocks(network):
             fully_shard(block, mesh=mesh)
         fully_shard(network, mesh=mesh)
         return network
-    if world.size == 1:
-        return network
     ids = [world.device.index] if world.device.type == "cuda" else None
     # buffers are constants; gradients stay views of what is summed, which saves a copy of them
     return DistributedDataParallel(
         network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
     )
+
+
+def rehearse(trained: Trained, buffers: Mapping[str, Tensor]) -> None:
+    """Pass once forward and back with zeros, before the first step of a process with several ranks.
+
+    DDP deals its buckets anew after the first pass it sees; a run that goes on would sum gradients in
+    another order in its first step than one that was never stopped.
+
+    Args:
+        buffers: of a micro-batch, as `ShardReader.allocate` makes them.
+    """
+    if not isinstance(trained.model, DistributedDataParallel):
+        return
+    device, mixed = trained.world.device, trained.config.precision == "bf16"
+    kind = torch.bfloat16 if mixed else torch.float32
+    zeros = {
+        name: torch.zeros(value.shape, dtype=kind, device=device)
+        for name, value in buffers.items()
+        if name != "has_video"
+    }
+    size = len(zeros["clip"])
+    nobody = torch.zeros(size, dtype=torch.bool, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        velocity = trained.model(
+            zeros["latent_mean"].float(), zeros["clip"], zeros["sync"], zeros["text"],
+            torch.zeros(size, device=device), without_clip=nobody, without_sync=nobody,
+            without_text=nobody,
+        )  # fmt: skip
+    velocity.float().sum().backward()
+    trained.optimizer.zero_grad(set_to_none=True)
 
 
 def averages_of(trained: Trained) -> Tracks:

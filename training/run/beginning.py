@@ -20,6 +20,7 @@ from training.run.opening import Data
 from training.run.saving import begin_moments, restore
 from training.run.step import Trained
 from training.state.about import About
+from training.state.exported import adapters_about
 from training.state.folders import latest
 from training.state.imported import Imported, imported
 from training.state.reading import Stored, opened
@@ -48,6 +49,8 @@ def begun(
         weights=None if given is None else given.weights,
         what=str(asked.init),
     )
+    if stored is None and given is None:
+        _refuse_nothing_beneath(config)
     if config.lora_rank:
         add_adapters(network, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
     if asked.adapters is not None and stored is None:
@@ -64,6 +67,16 @@ def begun(
     return trained, tracks, step, about
 
 
+def _refuse_nothing_beneath(config: TrainConfig) -> None:
+    """Raise UsageProblem where the last layer, which begins at zero, would stay there."""
+    if config.lora_rank or "final" in config.freeze:
+        key = "lora_rank" if config.lora_rank else "freeze=final"
+        raise UsageProblem(
+            f"{key} without --init: the last layer of random weights is zero and would stay so, "
+            "expected trained weights to begin with — give --init FILE, or leave the setting out"
+        )
+
+
 def _take_adapters(network: Network, config: TrainConfig, path: Path) -> None:
     """Put adapters that were trained before on a network that has new ones."""
     if not config.lora_rank:
@@ -71,6 +84,14 @@ def _take_adapters(network: Network, config: TrainConfig, path: Path) -> None:
             f"--adapters {path}: the run trains none, expected a rank for them — give --set "
             "lora_rank=…, that of the file"
         )
+    about = adapters_about(path)
+    for key, mine in (("variant", config.variant), ("alpha", f"{config.lora_alpha:g}")):
+        if about.get(key, mine) != mine:
+            way = f"--set lora_alpha={about[key]}" if key == "alpha" else "the --model they are of"
+            raise UsageProblem(
+                f"--adapters {path}: were trained with {key} {about[key]}, expected {mine} as here — "
+                f"give {way}"
+            )
     load_adapters(network, read_tensors(path), what=str(path))
 
 
@@ -136,7 +157,11 @@ def _take_over(trained: Trained, tracks: Tracks, given: Imported) -> None:
 
 def _told(asked: Asked, stored: Stored | None, given: Imported | None, step: int) -> str:
     if stored is not None:
-        return f"{stored.folder}: goes on at step {step:,}"
+        unread = [n for n, path in (("--init", asked.init), ("--adapters", asked.adapters)) if path]
+        besides = (
+            f"; {' and '.join(unread)} is for a run that begins, and was not read" if unread else ""
+        )
+        return f"{stored.folder}: goes on at step {step:,}{besides}"
     if given is None:
         return f"{asked.run}: begins with random weights"
     if given.step is None:

@@ -24,6 +24,7 @@ from training.data.batches import Batches, share_of
 from training.data.throughput import measure
 from training.data.validation import Validation
 from training.run.asked import Asked
+from training.run.assembly import rehearse
 from training.run.beginning import begun
 from training.run.distributed import World, joined, speaking
 from training.run.machine import peak_of
@@ -32,11 +33,11 @@ from training.run.opening import Data, opened_data
 from training.run.owners import owned
 from training.run.report import Report
 from training.run.saving import pieces, write_profiles
-from training.run.signals import listening
+from training.run.signals import Wishes, listening
 from training.run.step import Meter, Trained, gradients, losses_of, update
 from training.run.watch import Watch, refuse_bad
 from training.run.work import expected_mfu, sample_flops
-from training.state.folders import held
+from training.state.folders import held, steps_of
 from training.state.stored import Checkpoints
 
 logger = logging.getLogger(__name__)
@@ -52,14 +53,18 @@ def train(config: TrainConfig, asked: Asked) -> dict[str, Any]:
         FoleyproofError: with the exit code of the command; what was saved is whole.
         KeyboardInterrupt: a signal ended it; a checkpoint was saved.
     """
-    with joined(asked.device) as world, contextlib.ExitStack() as stack:
+    with (
+        listening() as wishes,
+        joined(asked.device, repeatably=config.repeatable) as world,
+        contextlib.ExitStack() as stack,
+    ):
         if world.is_first:
             stack.enter_context(held(asked.run))
         with saying_what_fits(config, world), opened_data(config, asked, world) as data:
-            return _run(config, asked, data, world)
+            return _run(config, asked, data, world, wishes)
 
 
-def _run(config: TrainConfig, asked: Asked, data: Data, world: World) -> dict[str, Any]:
+def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wishes) -> dict[str, Any]:
     begun_s = time.monotonic()
     trained, tracks, first, about = begun(config, asked, data, world)
     if world.is_first:
@@ -67,11 +72,12 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World) -> dict[st
     report = _report(config, asked, data, world, first=first)
     validation = _validation(config, data, world)
     live, meter, watch = owned(trained), Meter(world.device), Watch(world)
-    _, count = share_of(config, world.size)
-    saved, told, flags = first, first, None
+    size, count = share_of(config, world.size)
+    rehearse(trained, data.reader.allocate(size))
+    told, flags = first, None
+    saved = first if first in steps_of(asked.run) else -1  # what was taken over is not saved yet
     with (
         report,
-        listening() as wishes,
         Checkpoints(
             asked.run, about=about, keep=config.keep_checkpoints, keep_every=config.keep_every,
             rank=world.rank, gather=world.gatherer_for_a_thread(),
@@ -226,6 +232,11 @@ def saying_what_fits(config: TrainConfig, world: World) -> Iterator[None]:
         with speaking():
             yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if "deterministic" in str(error):
+            raise FoleyproofError(
+                f"{str(error).splitlines()[0][:200]}, expected ways to sum in the same order each "
+                "time — give --set repeatable=false: the run then goes on, but not bit for bit"
+            ) from error
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and not _NO_MEMORY.search(str(error)):
             raise
@@ -263,5 +274,5 @@ def _trace(asked: Asked, world: World, first: int) -> Iterator[Any]:
         acc_events=True,  # else it warns of what one cycle has no use for
     ) as traced:
         yield traced.step
-    if world.is_first:
+    if world.is_first and target.is_file():
         note(f"{target}: trace, for chrome://tracing or ui.perfetto.dev")

@@ -4,8 +4,10 @@ Twenty steps that learn one batch by heart, a checkpoint there and back, how fas
 is. Nothing of it stays.
 """
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from training.run.saving import pieces, restore
 from training.run.step import Meter, Trained, gradients, update
 from training.run.work import sample_flops
 from training.state.about import About
-from training.state.folders import step_folder
+from training.state.folders import held, step_folder
 from training.state.reading import Stored, opened
 from training.state.stored import Checkpoints
 
@@ -48,8 +50,9 @@ def preflight(config: TrainConfig, asked: Asked) -> dict[str, Any]:
         FoleyproofError: the loss does not fall, is not finite, or a checkpoint does not come back.
     """
     with (
-        joined(asked.device) as world,
+        joined(asked.device, repeatably=config.repeatable) as world,
         saying_what_fits(config, world),
+        _alone(asked.run / _FOLDER, world),
         opened_data(config, asked, world) as data,
     ):
         trained, tracks, first, about = begun(config, asked, data, world)
@@ -80,6 +83,22 @@ def preflight(config: TrainConfig, asked: Asked) -> dict[str, Any]:
         "memory_bytes": memory_bytes(world), "checkpoint_bytes": size, "free_bytes": free,
         "data_samples_per_s_per_rank": speed.samples_per_s,
     }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, world: World) -> Iterator[None]:
+    """Hold the folder of the try, empty at first, and take it away in the end."""
+    if not world.is_first:
+        yield
+        return
+    try:
+        with held(folder):
+            for left in folder.iterdir():
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _learned(trained: Trained, tracks: Tracks, data: Data, first: int) -> tuple[list[float], float]:
@@ -129,26 +148,22 @@ def _there_and_back(trained: Trained, tracks: Tracks, folder: Path, about: About
     world, begun_s = trained.world, time.perf_counter()
     mine = {piece.name: piece.tensor.detach().to("cpu", copy=True) for piece in pieces(trained, tracks)}
     gather = world.gatherer_for_a_thread()
-    try:
-        with Checkpoints(folder, about=about, keep=1, rank=world.rank, gather=gather) as checkpoints:
-            checkpoints.save(1, pieces(trained, tracks))
-            checkpoints.wait()
-        world.gathered(None)  # the folder has its name on all machines
-        stored: Stored = opened(step_folder(folder, 1))
-        stored.verify()
-        with torch.no_grad():
-            for tensor in (*trained.network.parameters(), *trained.network.buffers()):
-                tensor.fill_(0)
-        restore(trained, tracks, stored)
-        for piece in pieces(trained, tracks):
-            if not torch.equal(piece.tensor.cpu(), mine[piece.name]):
-                raise FoleyproofError(
-                    f"{folder}: {piece.name} came back with other values, expected what was saved — its "
-                    "disk or memory is at fault: give a --run on another disk"
-                )
-        size = sum((stored.folder / name).stat().st_size for name in stored.files)
-        world.gathered(None)
-    finally:
-        if world.is_first:
-            shutil.rmtree(folder, ignore_errors=True)
+    with Checkpoints(folder, about=about, keep=1, rank=world.rank, gather=gather) as checkpoints:
+        checkpoints.save(1, pieces(trained, tracks))
+        checkpoints.wait()
+    world.gathered(None)  # the folder has its name on all machines
+    stored: Stored = opened(step_folder(folder, 1))
+    stored.verify()
+    with torch.no_grad():
+        for tensor in (*trained.network.parameters(), *trained.network.buffers()):
+            tensor.fill_(0)
+    restore(trained, tracks, stored)
+    for piece in pieces(trained, tracks):
+        if not torch.equal(piece.tensor.cpu(), mine[piece.name]):
+            raise FoleyproofError(
+                f"{folder}: {piece.name} came back with other values, expected what was saved — its "
+                "disk or memory is at fault: give a --run on another disk"
+            )
+    size = sum((stored.folder / name).stat().st_size for name in stored.files)
+    world.gathered(None)
     return size, time.perf_counter() - begun_s

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from features.weights.checkpoint_files import write_safetensors
 from training.ema import Tracks
+from training.model.adapters import adapter_state
 from training.model.released import to_released
 from training.model.variants import variant_named
 from training.run.owners import first_row, owned
@@ -98,13 +99,13 @@ def begin_moments(trained: Trained) -> None:
 def write_profiles(run: Path, variant: str, stored: Stored) -> None:
     """The averages of a checkpoint as profiles, in the layout of released weights; see `training.ema`.
 
-    Those of adapters keep their own names.
+    Those of adapters have the names that `--adapters` reads.
     """
     step = int(stored.read({AVERAGED: None})[AVERAGED])
     for sigma in stored.about.config["ema_sigmas"]:
         names = stored.begins(averages(sigma))
         found = stored.read(dict.fromkeys(names.values()))
         tensors = {name: found[kept] for name, kept in names.items()}
-        released = to_released(tensors, variant_named(variant)) or tensors
+        released = to_released(tensors, variant_named(variant)) or adapter_state(tensors)
         about = {"step": str(step), "sigma_rel": f"{sigma:g}", "variant": variant}
         write_safetensors(run / PROFILES / profile_name(step, sigma), released, about)

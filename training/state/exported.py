@@ -5,18 +5,20 @@ DIR/config.json         network, step, width of the average, settings, what it w
 DIR/README.md           the card; see `card`
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from curation.errors import BadWeights, UsageProblem
 from curation.files import digest_of, replacing, staged, write_json
 from curation.tables import number
-from features.weights.checkpoint_files import write_safetensors
+from features.weights.checkpoint_files import METADATA_KEY, write_safetensors
 from training.model.adapters import adapter_state, merged
 from training.model.released import released_layout, to_released
 from training.model.variants import variant_named
@@ -123,6 +125,16 @@ def export_adapters(stored: Stored, out: Path, *, sigma_rel: float | None, repla
              "alpha": f"{config['lora_alpha']:g}", "init": str(stored.about.init)}  # fmt: skip
     write_safetensors(out, adapters, about)
     return len(adapters)
+
+
+def adapters_about(path: Path) -> dict[str, str]:
+    """What a file of adapters says of them; nothing where it is not of here."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return {}  # `read_tensors` says what is wrong with it
+    return said if isinstance(said, dict) and said.get("format") == ADAPTERS else {}
 
 
 def _averages(stored: Stored, sigma_rel: float) -> dict[str, str]:

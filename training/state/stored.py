@@ -152,6 +152,8 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            return  # whoever asks twice does not wait: what is half written is swept
         try:
             self.wait()
         except FoleyproofError as late:

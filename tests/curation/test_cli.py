@@ -274,7 +274,14 @@ def test_every_command_is_run_here() -> None:
     assert list(LINES) == list(COMMANDS)
 
 
-@pytest.mark.parametrize("name", LINES)
+# what takes longest is left to the soak
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.soak) if name in ("duplicates", "selftest") else name
+        for name in LINES
+    ],
+)
 def test_json_is_one_document_on_stdout_and_the_talk_is_on_stderr(
     name: str, here: Any, curate: Run
 ) -> None:

@@ -57,7 +57,7 @@ class Kept(NamedTuple):
 # `model.shifts` and `model.minimal`, on a CPU. In fp32 on a GPU all is twice as much.
 _KEPT = {
     "compiled": Kept(33, 10, 16, 16, (2, 2), (4, 2), (0, 2), 12),
-    "plain": Kept(74, 12, 2, 22, (2, 2), (6, 2), (0, 2), 12),
+    "plain": Kept(66, 8.2, 2, 10, (4, 0), (8, 0), (2, 0), 12),
     "own": Kept(64, 8.3, 4, 8, (8, 0), (8, 0), (4, 0), 16),
 }
 

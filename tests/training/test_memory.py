@@ -89,7 +89,7 @@ def test_less_is_kept_where_blocks_are_compiled_or_computed_again() -> None:
         kept_bytes(configured("L-44k", [setting]), spec)
         for setting in ("compile=off", "compile=on", "activation_checkpointing=true")
     )
-    assert again < 0.3 * compiled < compiled < 0.8 * plain
+    assert again < 0.3 * compiled < compiled < 0.9 * plain
 
 
 def test_the_paper_s_runs_fit_into_their_gpus() -> None:

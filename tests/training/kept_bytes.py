@@ -10,6 +10,7 @@ As a script it prints what `training.run.memory` has in its table, for when the 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from features.spec import SequenceSpec
 from training import network as networks
+from training.model import convolution
 from training.model.blocks import Frames, FusedBlock, JointBlock
 from training.model.ends import Final, Projection
 from training.model.layers import nearest
@@ -42,6 +44,10 @@ def autocast(device: str, *, bf16: bool) -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
+def _always(x: Tensor) -> bool:
+    return True
+
+
 def kept_of_sample(
     make: Callable[[], nn.Module],
     inputs: Inputs,
@@ -53,10 +59,12 @@ def kept_of_sample(
     """Bytes that are kept for each sample: what four of them need more than two, halved."""
 
     def kept(batch: int) -> int:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             with torch.device(device):
                 module, given = make(), inputs(batch)
-            if compiled:
+            if compiled:  # for a GPU, traced on a CPU
+                stack.enter_context(mock.patch.object(convolution, "takes_images", _always))
                 module.compile(backend=COMPILER, fullgraph=True, dynamic=False)
             tensors = [*module.parameters(), *module.buffers()]
             own = {tensor.untyped_storage()._cdata for tensor in tensors}

@@ -1,6 +1,8 @@
 """Memory of a rank: arithmetic from published counts, and what autograd keeps, counted."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from kept_bytes import block_kept, network_kept
@@ -13,6 +15,7 @@ from training.network import Network
 from training.run.memory import block_bytes, estimate, hint, kept_bytes, sizes_of
 
 GB = 10**9
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 # Source: the specification of MMAudio, 7.1
 ALL, TRAINED = 1_030_002_168, 1_029_923_240
 
@@ -89,7 +92,7 @@ def test_less_is_kept_where_blocks_are_compiled_or_computed_again() -> None:
         kept_bytes(configured("L-44k", [setting]), spec)
         for setting in ("compile=off", "compile=on", "activation_checkpointing=true")
     )
-    assert again < 0.3 * compiled < compiled < 0.9 * plain
+    assert again < 0.3 * compiled < compiled < 0.7 * plain
 
 
 def test_the_paper_s_runs_fit_into_their_gpus() -> None:
@@ -140,3 +143,13 @@ def test_a_hint_counts_passes() -> None:
 def test_where_nothing_fits_that_is_said() -> None:
     text = hint(PRESETS["L-44k"], ranks=1, memory_bytes=8 * GB)
     assert text.startswith("nothing fits into 8.0 GB on 1 rank, not even one sample at a time: ")
+
+
+@pytest.mark.parametrize("name", ["gpu_training_S-16k", "gpu_training_L-44k"])
+def test_estimates_are_what_a_gpu_needed(name: str) -> None:
+    """Measured by the benchmark; what the device itself takes was not."""
+    found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["presets"][0]
+    config = configured(found["preset"], [f"batch={found['batch']}"])
+    parts = estimate(config, ranks=1).parts
+    needed = sum(size for part, size in parts.items() if part != "reserve")
+    assert 0.97 * found["memory_bytes"] < needed < 1.15 * found["memory_bytes"]

@@ -30,10 +30,15 @@ def convolve(x_bni: Tensor, weight_oki: Tensor, bias_o: Tensor | None) -> Tensor
     if is_own(x):
         y: Tensor = _Convolution.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y
-    if x.device.type == "cuda" and weight.shape[1] > 1:
+    if takes_images(x) and weight.shape[1] > 1:
         y = by_images(x.contiguous(), weight.contiguous())
         return y if bias is None else y + bias
     return functional.linear(windows(x, weight.shape[1]), weight.flatten(1), bias)
+
+
+def takes_images(x: Tensor) -> bool:
+    """Whether `images` computes it."""
+    return x.device.type == "cuda"
 
 
 def gated_mlp(x_bni: Tensor, w13_hki: Tensor, w2_okh: Tensor) -> Tensor:

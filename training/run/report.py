@@ -8,6 +8,7 @@ loop fetches them from the device anyway.
 """
 
 import contextlib
+import logging
 import math
 import time
 from collections import deque
@@ -15,12 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from types import TracebackType
 from typing import Any, Self
 
+from curation.errors import FoleyproofError
 from curation.progress import note
 from curation.tables import size_text
 from training.config import TrainConfig
+from training.run.board import Board, board_of
 from training.run.stats import Stats, read_stats
+
+logger = logging.getLogger(__name__)
 
 _RATES = 20  # intervals whose rates say how long is left
 _PATIENCE = 3  # validations without a new best, after which an alarm is raised
@@ -63,16 +69,22 @@ class Report:
         self._aside_s = self._waited_s = 0.0  # since the last interval; of the data, altogether
         self._step_s: deque[float] = deque(maxlen=_RATES)  # of each interval, without what was aside
         self._begun, self._all_aside_s = resumed_step, 0.0
-        self._stats = Stats(run, resumed_step=resumed_step) if is_first else None
-        self._board = _board(run / BOARD, resumed_step) if is_first else None
-        self._validated = _validations(run) if is_first else []
+        self._stats: Stats | None = None
+        self._board: Board | None = None
+        self._validated: list[tuple[int, float]] = []
         self.overfits = False
-        if self._stats:
-            self._stats.add(
-                "begin", resumed_step, model=config.model, device=device, ranks=ranks,
-                batch=config.batch, peak_flops_per_rank=peak_flops, flops_per_sample=flops_per_sample,
-                config_digest=config.digest(),
-            )  # fmt: skip
+        if is_first:
+            with contextlib.ExitStack() as opened:
+                opened.push(self)  # if what follows fails
+                self._stats = Stats(run, resumed_step=resumed_step)
+                self._board = board_of(run / BOARD, resumed_step=resumed_step)
+                self._validated = _validations(run)
+                self._stats.add(
+                    "begin", resumed_step, model=config.model, device=device, ranks=ranks,
+                    batch=config.batch, peak_flops_per_rank=peak_flops,
+                    flops_per_sample=flops_per_sample, config_digest=config.digest(),
+                )  # fmt: skip
+                opened.pop_all()
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
@@ -168,45 +180,45 @@ class Report:
         self._stats.add(kind, step, **numbers, loss_by_t=list(loss_by_t))
         if self._board is None:
             return
-        for name, value in numbers.items():
-            if value is not None:
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        values = {f"{kind}/{name}": value for name, value in numbers.items()}
         for place, value in enumerate(loss_by_t):
-            if value is not None:
-                t = (place + 0.5) / len(loss_by_t)
-                self._board.add_scalar(f"{kind} loss by t/{t:.2f}", value, step)
+            values[f"{kind} loss by t/{(place + 0.5) / len(loss_by_t):.2f}"] = value
+        self._board.add(step, {tag: value for tag, value in values.items() if value is not None})
 
     def close(self) -> None:
-        """Write what is still held."""
-        if self._stats:
-            self._stats.close()
-        if self._board is not None:
-            self._board.close()
+        """Write what is still held, and let go of all files.
+
+        Raises:
+            NoSpace: the disk is full.
+        """
+        try:
+            if self._stats:
+                self._stats.close()
+        finally:
+            if self._board:
+                self._board.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except (FoleyproofError, OSError) as late:
+            if error is None:
+                raise
+            logger.warning("the last numbers were not written: %s", late)
 
 
 def _validations(run: Path) -> list[tuple[int, float]]:
     """Steps and losses of the validations so far."""
     lines = (line for line in read_stats(run) if line["kind"] == "validation")
     return [(line["step"], line["loss"]) for line in lines if line["loss"] is not None]
-
-
-def _board(folder: Path, resumed_step: int) -> Any:
-    """A writer for TensorBoard, which hides what was told of later steps; None where it is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        note(
-            "tensorboard is not installed, so nothing is written for it; stats.jsonl has the same "
-            "numbers — pip install tensorboard"
-        )
-        return None
-    return SummaryWriter(str(folder), purge_step=resumed_step + 1)
 
 
 def _training_text(numbers: dict[str, Any]) -> str:

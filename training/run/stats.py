@@ -9,11 +9,16 @@ goes on from step k forgets what came after it; what a killed process left half 
 """
 
 import json
+import logging
 import math
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Self
 
+from curation.errors import FoleyproofError
 from curation.files import disk_space, replacing
+
+logger = logging.getLogger(__name__)
 
 FILE = "stats.jsonl"
 
@@ -46,7 +51,8 @@ class Stats:
         # rewritten also where nothing is left out: a torn line would be joined by the next one
         with replacing(self._path) as temporary:
             temporary.write_text("".join(map(_line, lines)), encoding="utf-8")
-        self._stream: IO[str] = self._path.open("a", encoding="utf-8")
+        with disk_space(self._path):
+            self._stream: IO[str] = self._path.open("a", encoding="utf-8")
 
     def add(self, kind: str, step: int, **numbers: Any) -> None:
         """Write a line; it is there when this returns.
@@ -59,14 +65,29 @@ class Stats:
             self._stream.flush()
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._stream.close()
+        """Let go of the file, also where a line that was not written has no room still.
+
+        Raises:
+            NoSpace: the disk is full.
+        """
+        with disk_space(self._path):
+            self._stream.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except (FoleyproofError, OSError) as late:
+            if error is None:
+                raise
+            logger.warning("the last lines were not written: %s", late)
 
 
 def _line(values: dict[str, Any]) -> str:

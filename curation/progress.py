@@ -3,8 +3,9 @@
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from curation.closing import Closing
 
 if TYPE_CHECKING:
     import duckdb
@@ -18,7 +19,7 @@ def note(text: str) -> None:
     print(f"{clear}{text}", file=sys.stderr, flush=True)
 
 
-class Progress:
+class Progress(Closing):
     """A line on stderr, redrawn while the block runs; nothing where stderr is no terminal."""
 
     def __init__(self, stage: str) -> None:
@@ -37,12 +38,8 @@ class Progress:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Wipe the line."""
         self._stop.set()
         if self._shown:
             self._thread.join()

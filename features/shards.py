@@ -13,14 +13,14 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from curation.closing import Closing
 from curation.errors import ManifestChanged, UsageProblem
 from features.store import index
 from features.store.gather import IO, WORD_BYTES, ZEROS, Gather, Mapped, Read, Wanted, suitable_io
@@ -34,7 +34,7 @@ Batch = dict[str, Any]
 _MOST_THREADS = 4  # unless more are asked for: two fill the memory's bandwidth of most machines
 
 
-class ShardReader:
+class ShardReader(Closing):
     """The rows of a sealed folder; to be opened by the process that reads (it has threads of its own).
 
     Attributes:
@@ -222,15 +222,8 @@ class ShardReader:
         """Give files and maps back; batches stay."""
         self._gather.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close it."""
         self.close()
 
 

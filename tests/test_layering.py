@@ -28,7 +28,7 @@ OWN = {"curation": {"curation"}, "features": {"curation", "features"},
 # Of curation, the other packages see its ground floor and, of media, what finds and decodes files and
 # what a scan says of them.
 GROUND = {"clip", "manifest", "verdict", "tasks", "files", "errors", "progress", "tables", "console",
-          "options", "transport", "partfile", "ray_actors", "ray_engine"}  # fmt: skip
+          "options", "transport", "partfile", "ray_actors", "ray_engine", "closing"}  # fmt: skip
 MEDIA = {"answer", "audio_hash", "carried", "container", "decode", "decoder", "facts", "folder",
          "frames", "headers", "lists", "locate", "one_pass", "prints", "ridden", "serving",
          "together"}  # fmt: skip

@@ -12,12 +12,12 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from curation.catalog.store import FINGERPRINTS, SCAN, scan_record
+from curation.closing import Closing
 from curation.errors import BadManifest, UsageProblem
 from curation.files import canonical_json
 from curation.manifest import CONTENT_COLUMNS, FINGERPRINT_COLUMNS, METADATA_KEY, arrow_schema
@@ -78,7 +78,7 @@ def row_of(answer: Answer, clip: Row) -> tuple[Row, Row | None]:
     return row, content
 
 
-class PartWriter:
+class PartWriter(Closing):
     """Writes both files of a part, clip by clip, in order; only their light columns are held."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -92,13 +92,9 @@ class PartWriter:
             folder / CONTENT, schema, compression="none", use_dictionary=False, write_statistics=False
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
+    def leave(self, error: BaseException | None) -> None:
+        """Write the tables, where all went well."""
+        if error is None:
             self._flush()
             self._writer.close()
             self._write_rows()

@@ -4,14 +4,15 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Generic, Self, TypeVar
+
+from curation.closing import Closing
 
 _T = TypeVar("_T")
 _LOOKS_S = 0.1  # how long the end of either side may go unseen
 
 
-class Ahead(Generic[_T]):
+class Ahead(Closing, Generic[_T]):
     """The items of an iterator, up to two of them made ahead: one waits here, one in the thread.
 
     Args:
@@ -29,12 +30,8 @@ class Ahead(Generic[_T]):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """End the thread."""
         self._closed.set()
         self._thread.join()
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from curation import errors
+from curation.closing import Closing
 from curation.errors import FoleyproofError, WorkerLost
 from curation.tasks import Stopped
 from features.extraction.job import Effort, Facts, Job
@@ -27,7 +27,7 @@ _LOOKS_S = 0.2  # how long the end of the run may go unseen
 Tell = Callable[[Effort], Any]
 
 
-class LocalDevices:
+class LocalDevices(Closing):
     """Processes that own a device each, lent to the threads of a stage one at a time.
 
     The kernel kills a child when the thread that started it ends, so that one thread, which ends with
@@ -41,15 +41,8 @@ class LocalDevices:
         for device in self._all:
             self._free.put(device)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """End the processes."""
         for device in self._all:
             device.close()
         self._starter.shutdown()

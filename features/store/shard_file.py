@@ -15,15 +15,16 @@ Shape suffixes: B rows, N latents, C channels, T pictures or tokens, D width.
 import json
 import math
 import zlib
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from curation.closing import Closing
 from curation.errors import ManifestChanged
 from curation.files import canonical_json, replacing
 from features.spec import CLIP_WIDTH, SYNC_WIDTH, TEXT_TOKENS, TEXT_WIDTH, SequenceSpec
@@ -147,23 +148,16 @@ def _columns(entries: Any, rows: int, data_begin: int) -> tuple[dict[str, Column
     return columns, data_begin + end
 
 
-class _Written:
+class _Written(Closing):
     """What is written at the end of a block, and not at all where that failed."""
 
+    @abstractmethod
     def close(self) -> None:
         """Write what is in memory."""
-        raise NotImplementedError
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
+    def leave(self, error: BaseException | None) -> None:
+        """Write what is in memory, where all went well."""
+        if error is None:
             self.close()
 
 

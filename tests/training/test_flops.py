@@ -1,7 +1,9 @@
 """Work of a sample against torch's own count, the published numbers and the paper's hours."""
 
+import json
 from collections.abc import Callable
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from training.model.groups import GROUPS
 from training.model.variants import VARIANTS, Switches, Variant
 from training.run.work import TABLE_A7, expected_mfu, hours, sample_flops
 
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 # GFLOP a sample of 8 s, forward and both. Source: MMAudio@974010a, counted with FlopCounterMode
 PUBLISHED = {
     "small_16k": (61.3, 183.6),
@@ -147,7 +150,9 @@ def test_what_was_reached_on_this_device_is_expected_again() -> None:
     ]
     assert expected_mfu(PRESETS["L-44k"], lines, "H100").mfu == pytest.approx(0.44)
     assert expected_mfu(PRESETS["L-44k"], lines, "A100").mfu == pytest.approx(0.30)
-    aimed = expected_mfu(PRESETS["L-44k"], lines, "H200")
-    assert aimed.mfu == 0.5
-    assert "not measured" in aimed.why
-    assert expected_mfu(PRESETS["S-44k"], [], "H100").mfu == 0.4
+    for model, file in (("S-16k", "gpu_training_S-16k"), ("L-44k", "gpu_training_L-44k")):
+        measured = json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8"))["presets"][0]
+        other = expected_mfu(PRESETS[model], lines, "H200")
+        assert other.mfu == pytest.approx(measured["mfu"], abs=0.0005)
+        assert "one H200" in other.why
+    assert "guess" in expected_mfu(PRESETS["tiny-16k"], [], "H200").why

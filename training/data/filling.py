@@ -3,13 +3,12 @@
 import shlex
 import zlib
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from curation.closing import Closing
 from curation.errors import ManifestChanged
 from features.shards import ShardReader
 from features.store.index import INDEX_FILE
@@ -34,7 +33,7 @@ class Plan:
     counted: int  # samples from here on fill up
 
 
-class Filler:
+class Filler(Closing):
     """Fills buffers by plans.
 
     One row of each batch is compared with its crc32: a folder that was damaged as a whole is noticed at
@@ -105,13 +104,6 @@ class Filler:
         """End the threads of the draws."""
         self._draws.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close it."""
         self.close()

@@ -8,9 +8,9 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from curation.closing import Closing
 from curation.errors import FoleyproofError, ManifestChanged
 
 Plan = TypeVar("Plan")
@@ -18,7 +18,7 @@ Buffers = TypeVar("Buffers")
 Filled = TypeVar("Filled")
 
 
-class Prefetch(Generic[Plan, Buffers, Filled]):
+class Prefetch(Closing, Generic[Plan, Buffers, Filled]):
     """An iterator over what `fill` makes of each plan, in their order; a thread fills ahead.
 
     What it gives is valid until the next is asked for. An error in the thread is raised by `next`, in
@@ -80,15 +80,8 @@ class Prefetch(Generic[Plan, Buffers, Filled]):
         """End the thread; it finishes what it fills at the moment."""
         self._end()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close it."""
         self.close()
 
 

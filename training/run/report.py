@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from curation.closing import Closing
 from curation.errors import FoleyproofError
 from curation.progress import note
 from curation.tables import size_text
@@ -34,7 +34,7 @@ _TOLERANCE = 0.01  # by which the last of them must be worse than the best
 BOARD = "tensorboard"  # the folder of its files in a run's
 
 
-class Report:
+class Report(Closing):
     """To be used in a `with` block around the steps.
 
     Attributes:
@@ -198,15 +198,8 @@ class Report:
             if self._board:
                 self._board.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close it; an error of that does not hide one that is on its way."""
         try:
             self.close()
         except (FoleyproofError, OSError) as late:

@@ -12,9 +12,9 @@ import json
 import logging
 import math
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
+from curation.closing import Closing
 from curation.errors import FoleyproofError
 from curation.files import disk_space, replacing
 
@@ -41,7 +41,7 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return found if is_line else None
 
 
-class Stats:
+class Stats(Closing):
     """The file, to be written on."""
 
     def __init__(self, run: Path, *, resumed_step: int) -> None:
@@ -73,15 +73,8 @@ class Stats:
         with disk_space(self._path):
             self._stream.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
+        """Close it; an error of that does not hide one that is on its way."""
         try:
             self.close()
         except (FoleyproofError, OSError) as late:

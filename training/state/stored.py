@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from curation.closing import Closing
 from curation.errors import FoleyproofError, NotWritable, WorkerLost
 from curation.files import digest_of, disk_space, fsync, remove, write_json
 from curation.tables import number, size_text
@@ -78,7 +78,7 @@ def alone(value: Any) -> list[Any]:
     return [value]
 
 
-class Checkpoints:
+class Checkpoints(Closing):
     """Saves the checkpoints of a run; one of them for each rank, all with the same calls.
 
         with Checkpoints(run, about=about, keep=2, keep_every=40_000) as checkpoints:
@@ -143,16 +143,9 @@ class Checkpoints:
         """What names end with until what they name is whole."""
         return f".tmp-{self._token}"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
+    def leave(self, error: BaseException | None) -> None:
+        """Wait for what is being written; an error of it does not hide one that is on its way."""
+        if isinstance(error, KeyboardInterrupt):
             return  # whoever asks twice does not wait: what is half written is swept
         try:
             self.wait()

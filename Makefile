@@ -83,6 +83,7 @@ soak: .venv/test
 bench: .venv/test
 	$(BIN)/python tests/benchmarks/bench.py
 	$(BIN)/python tests/benchmarks/bench_features.py build/bench
+	$(BIN)/python tests/benchmarks/bench_training.py build/bench
 
 clean:
 	rm -rf .venv $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

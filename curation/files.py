@@ -223,11 +223,15 @@ def _taken(handle: int, lock: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, patience_s: float = 0.0) -> Iterator[None]:
+def locked(
+    folder: Path, *, patience_s: float = 0.0, of: str = "these manifests", option: str = "--manifests"
+) -> Iterator[None]:
     """Hold the one writer's lock of `folder`.
 
     Args:
         patience_s: for another process that holds it.
+        of: what lies there, and
+        option: how another such folder is given, for the message.
 
     Raises:
         Locked: another process holds it.
@@ -235,8 +239,8 @@ def locked(folder: Path, *, patience_s: float = 0.0) -> Iterator[None]:
     with holding(folder / ".lock", patience_s=patience_s) as taken:
         if not taken:
             raise Locked(
-                f"{folder}: another process is working on these manifests, expected nobody — wait until "
-                "it ends and run the same command again, or use another --manifests"
+                f"{folder}: another process is working on {of}, expected nobody — wait until it ends "
+                f"and run the same command again, or use another {option}"
             )
         sweep(folder)
         yield

@@ -1,5 +1,6 @@
 """One line on a terminal while something runs: what, how far, how fast, how long still."""
 
+import logging
 import sys
 import threading
 import time
@@ -17,6 +18,14 @@ def note(text: str) -> None:
     """Say a line on stderr that stays, whatever line is being redrawn there."""
     clear = "\r\033[K" if sys.stderr.isatty() else ""
     print(f"{clear}{text}", file=sys.stderr, flush=True)
+
+
+class Notes(logging.Handler):
+    """What is logged, as such lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        note(self.format(record))
 
 
 class Progress(Closing):

@@ -21,7 +21,7 @@ FOREIGN = {
     "curation": {"numpy", "pyarrow", "duckdb", "pandas", "av", "imagehash", "numba", "scipy", "PIL",
                  "yt_dlp", "click", "rich", "jinja2", "ray"},
     "features": {"torch", "torchaudio", "open_clip", "safetensors", "numpy", "pyarrow", "click", "rich"},
-    "training": {"torch", "safetensors", "numpy", "click", "rich", "matplotlib"},
+    "training": {"torch", "safetensors", "numpy", "click", "rich", "matplotlib", "tensorboard"},
 }  # fmt: skip
 OWN = {"curation": {"curation"}, "features": {"curation", "features"},
        "training": {"curation", "features", "training"}}  # fmt: skip

@@ -13,7 +13,8 @@ from curation.errors import ConfigDiffers, UsageProblem
 from curation.files import digest_of
 from training.keys import close_names, expected, hints_of, parsed, setting, taken, text_of
 from training.model.groups import GROUPS
-from training.model.variants import VARIANTS
+from training.model.variants import VARIANTS, Switches
+from training.powers import WIDEST
 
 _OF_PRESETS = ("model", "variant")  # given by --model alone
 
@@ -69,7 +70,7 @@ class TrainConfig:
     )
 
     # what is kept and shown
-    ema_sigmas: tuple[float, ...] = setting((0.05, 0.1), "widths of the averages", above=0)
+    ema_sigmas: tuple[float, ...] = setting((0.05, 0.1), "widths of the averages", above=0, most=WIDEST)
     ema_profile_every: int = setting(
         5_000, "steps between averages that are kept; 0: none", least=0, may_change=True
     )
@@ -115,6 +116,11 @@ class TrainConfig:
             raise UsageProblem(
                 f"repeat={text_of(self.repeat)}, expected each dataset once — leave one of them out"
             )
+
+    @property
+    def switches(self) -> Switches:
+        """Of the network."""
+        return Switches(fill=self.fill, sync=self.sync, rope=self.rope)
 
     def document(self) -> dict[str, Any]:
         """As JSON has it, by key; tuples as lists."""

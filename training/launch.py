@@ -1,5 +1,6 @@
 """`python -m training.launch`: parsing and printing only."""
 
+import logging
 import os
 import shlex
 import sys
@@ -11,6 +12,7 @@ import click
 from curation import __version__, options
 from curation.console import finish, run
 from curation.errors import ConfigDiffers, UsageProblem
+from curation.progress import Notes
 from features.installed import ComputingCommand
 from training.config import KEYS, PRESETS, TrainConfig, configured
 from training.keys import text_of
@@ -223,6 +225,8 @@ def _train(config: TrainConfig, asked: "Asked", *, preflight: bool, as_json: boo
     else:
         from training.run.loop import train as work
 
+    logging.basicConfig(format="%(message)s", handlers=[Notes()])
+    logging.getLogger("training").setLevel(logging.INFO if _is_first() else logging.WARNING)
     if _is_first():
         told = (f"{key}={text_of(getattr(config, key))}" for key in KEYS)
         click.echo(f"{'preflight of' if preflight else 'training'}: {' '.join(told)}", err=True)

@@ -1,6 +1,7 @@
 """Runs: continued bit for bit, stopped by what is not finite, begun with weights, fine-tuned."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -24,7 +25,7 @@ from training.model.groups import group_of
 from training.model.released import from_released, released_layout, trainable_names
 from training.model.variants import VARIANTS, Switches
 from training.optim import learning_rate
-from training.state.folders import latest, steps_of
+from training.state.folders import latest, step_folder, steps_of
 from training.state.pieces import WEIGHTS, averages
 
 TINY = VARIANTS["tiny_16k"]
@@ -198,6 +199,19 @@ def test_signal_to_save_saves_and_the_run_goes_on(shards: Path, tmp_path: Path) 
     assert 3 <= first < last == 60
     run_of(shards, tmp_path / "other", short_config(steps=60))
     assert same(state_of(tmp_path / "other"), state_of(run))
+
+
+def test_signal_to_save_at_a_step_that_is_saved_anyway_saves_it_once(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    config = short_config(steps=30, log_every=1, checkpoint_every=1, keep_checkpoints=99)
+    thread = signalled(run, signal.SIGUSR1)
+    with caplog.at_level(logging.INFO, logger="training.state.stored"):
+        run_of(shards, run, config)
+    thread.join()
+    written = [record.getMessage().split(": ")[0] for record in caplog.records]
+    assert written == [str(step_folder(run, step)) for step in range(1, 31)]
 
 
 def test_other_settings_and_shards_are_refused_by_name(shards: Path, tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_one_process_trains_in_a_folder_and_sweeps_what_dead_ones_left(tmp_path:
     step_folder(run, 1).rename(run / "checkpoints" / f"step-00000001.former.tmp-{2**48 + 6}")
     with held(run):
         assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000001"]
-        with pytest.raises(Locked, match="another process trains in this folder") as raised, held(run):
+        with pytest.raises(Locked, match="another process is working on this run") as raised, held(run):
             pass
     assert raised.value.exit_code == 11
     with held(run):

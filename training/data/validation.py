@@ -26,7 +26,6 @@ class Validation:
 
     Attributes:
         rows: of the index, that are counted, in their order.
-        waited_s: how long passes have waited for data, altogether.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Validation:
                 "larger held_back, or --set validate_every=0"
             )
         self.rows = rows[: config.validate_samples]
-        self.waited_s = 0.0
         self._rank, self._world = rank, world
         # a pass of few samples wants no larger batches than it takes
         self._size = min(share_of(config, world).size, -(-len(self.rows) // world))
@@ -63,10 +61,7 @@ class Validation:
             Filler(self._reader, self._config, Stream.VALIDATION) as filler,
             Prefetch(self._plans(), filler.fill, self._ring) as batches,
         ):
-            before = self.waited_s
-            for batch in batches:
-                self.waited_s = before + batches.waited_s
-                yield batch
+            yield from batches
 
     def _plans(self) -> Iterator[Plan]:
         for micro in range(len(self)):

@@ -12,7 +12,7 @@ from curation.errors import UsageProblem
 from training.config import TrainConfig
 from training.ema import Tracks
 from training.model.groups import GROUPS
-from training.model.variants import Switches, variant_named
+from training.model.variants import variant_named
 from training.network import Network, build_network, load_released
 from training.optim import adamw
 from training.run.distributed import World
@@ -37,8 +37,7 @@ def new_network(
         weights: in the released layout, which have their own; `what` names their file.
     """
     variant = variant_named(config.variant)
-    switches = Switches(fill=config.fill, sync=config.sync, rope=config.rope)
-    network = build_network(variant, seed=config.seed, switches=switches)
+    network = build_network(variant, seed=config.seed, switches=config.switches)
     if weights is None:
         with torch.no_grad():
             network.latent_mean.copy_(latent_mean.view(1, 1, -1))

@@ -9,7 +9,7 @@ from features.spec import DURATION_S
 from training.config import KEYS, PRESETS, TrainConfig, meaning
 from training.keys import text_of
 from training.model.flops import forward_flops, parts
-from training.model.variants import Switches, variant_named
+from training.model.variants import variant_named
 from training.run.asked import Asked, is_sealed
 from training.run.machine import Machine
 from training.run.memory import estimate, hint, sizes_of
@@ -76,8 +76,7 @@ def settings_rows(config: TrainConfig) -> list[tuple[str, str, str]]:
 
 def _flops(config: TrainConfig, duration_s: float) -> dict[str, Any]:
     variant = variant_named(config.variant)
-    switches = Switches(fill=config.fill, sync=config.sync, rope=config.rope)
-    products = parts(variant, duration_s=duration_s, switches=switches)
+    products = parts(variant, duration_s=duration_s, switches=config.switches)
     groups: dict[str, int] = {}
     for product in products:
         groups[product.group] = groups.get(product.group, 0) + product.forward

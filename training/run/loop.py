@@ -37,6 +37,7 @@ from training.run.signals import Wishes, listening
 from training.run.step import Meter, Trained, gradients, losses_of, update
 from training.run.watch import Watch, refuse_bad
 from training.run.work import expected_mfu, sample_flops
+from training.state.about import of_code
 from training.state.folders import held, steps_of
 from training.state.stored import Checkpoints
 
@@ -60,7 +61,8 @@ def train(config: TrainConfig, asked: Asked) -> dict[str, Any]:
     ):
         if world.is_first:
             stack.enter_context(held(asked.run))
-        with saying_what_fits(config, world), opened_data(config, asked, world) as data:
+        data = stack.enter_context(opened_data(config, asked, world))
+        with saying_what_fits(config, world, duration_s=data.duration_s):
             return _run(config, asked, data, world, wishes)
 
 
@@ -68,7 +70,8 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
     begun_s = time.monotonic()
     trained, tracks, first, about = begun(config, asked, data, world)
     if world.is_first:
-        write_json(asked.run / "config.json", {**about.document(), "config_digest": config.digest()})
+        told_of = {**about.document(), **of_code(), "config_digest": config.digest()}
+        write_json(asked.run / "config.json", told_of)
     report = _report(config, asked, data, world, first=first)
     validation = _validation(config, data, world)
     live, meter, watch = owned(trained), Meter(world.device), Watch(world)
@@ -148,8 +151,8 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
                 with report.aside():
                     loss, by_time = validated(trained, validation)
                 report.validation(done, loss=loss, loss_by_t=by_time, num_samples=len(validation.rows))
-            if keeps or profiles:
-                save(done, profiles=profiles, keep=keeps)
+            if profiles or (keeps and saved != done):  # a signal may have had it saved
+                save(done, profiles=profiles, keep=keeps or saved == done)
 
         # ---- a signal may have come in the last step
         settled()
@@ -199,8 +202,7 @@ def _report(config: TrainConfig, asked: Asked, data: Data, world: World, *, firs
     """What tells of the run; before a long one, device and data are tried for a second each."""
     on_gpu = world.device.type == "cuda"
     name = torch.cuda.get_device_name(world.device) if on_gpu else "CPU"
-    duration_s = float(data.reader.about["duration_s"])
-    flops = sample_flops(config, duration_s=duration_s)
+    flops = sample_flops(config, duration_s=data.duration_s)
     peak = None
     if config.steps - first >= _LONG:
         peak = world.told(peak_of(name, world.device, config.precision) if world.is_first else None)
@@ -226,7 +228,7 @@ def memory_bytes(world: World) -> int:
 
 
 @contextlib.contextmanager
-def saying_what_fits(config: TrainConfig, world: World) -> Iterator[None]:
+def saying_what_fits(config: TrainConfig, world: World, *, duration_s: float) -> Iterator[None]:
     """Turn "out of memory" into our error, with settings that would fit; and lost ranks into theirs."""
     try:
         with speaking():
@@ -245,7 +247,10 @@ def saying_what_fits(config: TrainConfig, world: World) -> Iterator[None]:
             there = torch.cuda.get_device_properties(world.device).total_memory
         else:
             there = _physical_bytes() // world.size
-        fits = hint(config, ranks=world.size, memory_bytes=there, on_gpu=on_gpu, failed=True)
+        fits = hint(
+            config, ranks=world.size, memory_bytes=there, duration_s=duration_s, on_gpu=on_gpu,
+            failed=True,
+        )  # fmt: skip
         raise FoleyproofError(
             f"out of memory on rank {world.rank} ({str(error).splitlines()[0][:200]}), expected the "
             f"batch to fit — {fits}; the run goes on from its last checkpoint"

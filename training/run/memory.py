@@ -28,7 +28,6 @@ from training.model.variants import (
     SYNC_WIDTH,
     TEXT_WIDTH,
     TOKENS,
-    Switches,
     Variant,
     variant_named,
 )
@@ -122,10 +121,7 @@ def sizes_of(config: TrainConfig) -> Sizes:
     from training.network import Network
 
     with torch.device("meta"):
-        network = Network(
-            variant_named(config.variant),
-            Switches(fill=config.fill, sync=config.sync, rope=config.rope),
-        )
+        network = Network(variant_named(config.variant), config.switches)
     blocks = [*network.joint_blocks, *network.fused_blocks]
     in_blocks = [sum(p.numel() for p in block.parameters()) for block in blocks]
     adapters = 0
@@ -280,7 +276,8 @@ def _way_text(config: TrainConfig, tried: TrainConfig, need: Memory, ranks: int)
         for key, value, _ in tried.differences(config)
         if key != "micro_batch"
     )
-    passes = number(config.batch // ranks // need.micro_batch, "pass").replace("passs", "passes")
+    count = config.batch // ranks // need.micro_batch
+    passes = f"{count:,} {'pass' if count == 1 else 'passes'}"
     return (
         f"{options} --set micro_batch={need.micro_batch} ({passes} a step, about "
         f"{size_text(need.total)})".strip()

@@ -37,6 +37,11 @@ class Data:
         """Of the training shards."""
         return self.opened.reader
 
+    @property
+    def duration_s(self) -> float:
+        """Of each sample."""
+        return float(self.reader.about["duration_s"])
+
     def datasets(self) -> dict[str, int]:
         """Rows of each dataset that are trained on."""
         counts: dict[str, int] = {}

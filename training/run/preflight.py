@@ -51,14 +51,14 @@ def preflight(config: TrainConfig, asked: Asked) -> dict[str, Any]:
     """
     with (
         joined(asked.device, repeatably=config.repeatable) as world,
-        saying_what_fits(config, world),
         _alone(asked.run / _FOLDER, world),
         opened_data(config, asked, world) as data,
+        saying_what_fits(config, world, duration_s=data.duration_s),
     ):
         trained, tracks, first, about = begun(config, asked, data, world)
         losses, samples_per_s = _learned(trained, tracks, data, first)
         size, took_s = _there_and_back(trained, tracks, asked.run / _FOLDER, about)
-        flops = sample_flops(config, duration_s=float(data.reader.about["duration_s"]))
+        flops = sample_flops(config, duration_s=data.duration_s)
         on_gpu = world.device.type == "cuda"
         name = torch.cuda.get_device_name(world.device) if on_gpu else "CPU"
         peak, _ = peak_of(name, world.device, config.precision)

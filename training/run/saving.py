@@ -19,7 +19,7 @@ from training.model.released import to_released
 from training.model.variants import variant_named
 from training.run.owners import first_row, owned
 from training.run.step import Trained
-from training.state.pieces import FIRST_MOMENTS, SECOND_MOMENTS, WEIGHTS, Piece, averages
+from training.state.pieces import FIRST_MOMENTS, SECOND_MOMENTS, WEIGHTS, Piece, averages, whole
 from training.state.profiles import profile_name
 from training.state.reading import Stored
 
@@ -34,7 +34,7 @@ def _piece(name: str, tensor: Tensor) -> Piece:
     if isinstance(tensor, DTensor):
         shape, begin = tuple(tensor.shape), first_row(tensor)
         return Piece(name=name, tensor=tensor.to_local(), shape=shape, offset=begin)
-    return Piece(name=name, tensor=tensor, shape=tuple(tensor.shape))
+    return whole(name, tensor)
 
 
 def _moments(trained: Trained, names: Mapping[str, Any]) -> Iterator[Piece]:

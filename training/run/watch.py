@@ -10,7 +10,6 @@ before the bad step.
 Shapes: B samples of this rank.
 """
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -103,7 +102,7 @@ def refuse_bad(
     target = run / f"not-finite-{number:08d}.json"
     if world.is_first:
         document = [{"rank": rank, "steps": told} for rank, told in enumerate(everyone)]
-        write_json(target, {"step": number, "ranks": json.loads(json.dumps(document))})
+        write_json(target, {"step": number, "ranks": document})
     bad = [sample for sample in last if not _is_finite(sample["loss"])]
     some = "; ".join(f"{s['clip']} (loss {s['loss']}, t {s['t']:.3f})" for s in (bad or last)[:_TOLD])
     whose = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from training.config import TrainConfig
 from training.model.flops import parts, training_flops
-from training.model.variants import Switches, variant_named
+from training.model.variants import variant_named
 
 # What steps reached, by width: on one H200 (results/gpu_training_*.json), and on two cores of a CPU in
 # fp32 (results/training_network_2.json). Of other widths it is a guess.
@@ -18,9 +18,8 @@ _STEPS, _BATCH, _H100_FLOPS = 300_000, 512, 989.4e12  # of the paper's runs
 
 def sample_flops(config: TrainConfig, *, duration_s: float = 8.0) -> int:
     """Operations of a sample, forward and backward, by `model.flops`."""
-    switches = Switches(fill=config.fill, sync=config.sync, rope=config.rope)
     return training_flops(
-        parts(variant_named(config.variant), duration_s=duration_s, switches=switches),
+        parts(variant_named(config.variant), duration_s=duration_s, switches=config.switches),
         frozen=config.freeze,
         adapters_alone=config.lora_rank > 0,
     )

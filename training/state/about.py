@@ -1,9 +1,12 @@
 """What a run says of itself in its checkpoints: settings, what it trains on, what it began with."""
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
+from curation import __version__
 from curation.errors import ConfigDiffers
 from training.config import TrainConfig
 
@@ -56,6 +59,24 @@ class About:
                 f"{_listed(self.shards)}; expected the same — give the --shards it began with, or "
                 "another --run; with --init another run begins with the weights of this one"
             )
+
+
+def of_code() -> dict[str, str | None]:
+    """What computes: its version and, in a checkout, the commit; + after it is "and changes"."""
+    root = Path(__file__).parents[2]
+    commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    changed = commit and _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"version": __version__, "commit": commit and commit + ("+" if changed else "")}
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
 
 
 def _listed(shards: Mapping[str, Any]) -> str:

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from curation.errors import FoleyproofError, Locked, ManifestChanged, UsageProblem
-from curation.files import disk_space, holding, remove, sweep
+from curation.errors import FoleyproofError, ManifestChanged, UsageProblem
+from curation.files import disk_space, locked, remove
 from curation.tables import number, size_text
 from training.state.reading import Stored, opened
 
@@ -133,13 +133,7 @@ def held(run: Path, *, patience_s: float = 0.0) -> Iterator[None]:
     Raises:
         Locked: another process trains there.
     """
-    with holding(run / ".lock", patience_s=patience_s) as taken:
-        if not taken:
-            raise Locked(
-                f"{run}: another process trains in this folder, expected nobody — wait until it ends, "
-                "or give another --run"
-            )
-        sweep(run)
+    with locked(run, patience_s=patience_s, of="this run", option="--run"):
         yield
 
 

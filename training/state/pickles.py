@@ -58,7 +58,8 @@ def _refused(path: Path, error: Exception) -> WrongWeights:
     does = f"asks to run {named[1] or named[2]}" if named else "is a pickle that may run code"
     quoted = shlex.quote(
         "import sys, torch; c = torch.load(sys.argv[1], weights_only=False); "
-        'kept = {k: c[k] for k in ("it", "weights", "optimizer", "ema") if k in c}; '
+        'kept = {k: v for k, v in c.items() if k in ("it", "weights", "optimizer", "ema") '
+        'or k.startswith("ema_model.")}; '
         "torch.save(kept, sys.argv[2])"
     )
     return WrongWeights(

@@ -9,7 +9,6 @@ A profile is one track of averages at one step. Two kinds of files hold them:
 Source: MMAudio `train.py`@974010a, whose tracks 0 and 1 have the widths 0.05 and 0.10.
 """
 
-import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from curation.files import disk_space
 from curation.tables import number
 from features.encoders.state_dicts import is_finite
 from features.weights.checkpoint_files import read_tensors
+from training.state.pickles import unpickled
 
 PUBLISHED_SIGMAS = (0.05, 0.10)  # of the tracks 0 and 1
 _OURS = re.compile(r"(?P<step>[0-9]+)-(?P<sigma>[0-9]+(\.[0-9]+)?)\.safetensors")
@@ -32,7 +32,6 @@ _PLACES = ("", "ema", "ema_ckpts")  # below the folder that is named
 _PREFIX = "ema_model."
 _NOTHING = 1e-10  # a weight whose share float32 does not see: its file's values are not read
 _SHOWN = 3  # names in a message
-_UNREADABLE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,19 +169,7 @@ def _published(path: Path) -> dict[str, Tensor]:
     Raises:
         WrongWeights: it asks to run code, is damaged, or holds no averages.
     """
-    try:
-        found: object = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise WrongWeights(
-            f"{path}: is a pickle that may run code, expected tensors and nothing else — it was "
-            "refused; get the file from where it was published"
-        ) from error
-    except _UNREADABLE as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise WrongWeights(
-            f"{path}: cannot be read ({why}), expected a whole profile: it is truncated or damaged — "
-            "get it again"
-        ) from error
+    found = unpickled(path)
     entries = found.items() if isinstance(found, Mapping) else ()
     averages = {
         str(name).removeprefix(_PREFIX): value

@@ -92,7 +92,11 @@ def test_commands_of_readmes_run_and_print_what_stands_there(
 
 
 def _run(words: list[str]) -> int:
+    if words[:2] == ["python", "-m"]:
+        command, given = DOORS[words[2].removeprefix("training.")], words[3:]
+    else:
+        command, given = GROUPS[words[0]], words[1:]
     try:
-        return int(GROUPS[words[0]].main(words[1:], prog_name=words[0], standalone_mode=False) or 0)
+        return int(command.main(given, prog_name=words[0], standalone_mode=False) or 0)
     except click.exceptions.Exit as error:
         return error.exit_code

@@ -48,7 +48,7 @@ def test_published_profiles_are_read_without_what_surrounds_them(tmp_path: Path)
         (b"PK\x03\x04 and then nothing", "cannot be read"),
         ({"weight": torch.ones(2)}, "no tensor under a name that begins with ema_model"),
         ([torch.ones(2)], "no tensor under a name that begins with ema_model"),
-        ({"ema_model.a": Path("x")}, "asks to run pathlib.PosixPath .* expected tensors, numbers and nothing else"),
+        ({"ema_model.a": Path("x")}, "asks to run pathlib.PosixPath .* expected tensors, numbers"),
     ],
 )
 def test_published_profiles_that_are_none_are_refused(

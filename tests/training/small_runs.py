@@ -64,11 +64,16 @@ def lines_of(run: Path, kind: str = "training") -> list[dict[str, Any]]:
 
 
 def launched(
-    shards: Path, run: Path, *settings: str, ranks: int = 1, torchrun: tuple[str, ...] = ()
+    shards: Path,
+    run: Path,
+    *settings: str,
+    ranks: int = 1,
+    torchrun: tuple[str, ...] = (),
+    program: tuple[str, ...] = ("-m", "training.launch"),
 ) -> "subprocess.Popen[str]":
     """`python -m training.launch --model tiny-16k` in a process of its own, or torchrun with some."""
     folders = ["--shards", str(shards), "--run-folder", str(run)]
-    words = ["-m", "training.launch", "--model", "tiny-16k", *folders, "--device", "cpu"]
+    words = [*program, "--model", "tiny-16k", *folders, "--device", "cpu"]
     for setting in settings:
         words += ["--set", setting]
     many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), *torchrun]

@@ -1,12 +1,16 @@
 """Adapters: nothing at first, little to train, merged into the weights without a difference."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from golden_weights import close
-from test_network import shaped
+from made_networks import made_network, shaped, weights_and_inputs
+from torch._dynamo.testing import CompileCounter
 
 from curation.errors import BadWeights
 from training.model.adapters import adapter_state, add_adapters, load_adapters, merged, plain_state
+from training.model.variants import VARIANTS, Switches
 from training.network import Network
 
 
@@ -49,6 +53,19 @@ def test_merged_weights_give_what_the_adapters_gave() -> None:
         assert not close(untouched(*inputs), learned, 1e-3), "something was learned"
     state = plain_state(network.state_dict())
     assert all(torch.equal(state[name], before[name]) for name in before), "what is beneath stays"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
+def test_blocks_with_adapters_are_compiled_once_for_all() -> None:
+    variant = replace(VARIANTS["tiny_16k"], num_joint=1, num_fused=9)  # of unlike graphs eight are made
+    network = made_network(variant, Switches())
+    add_adapters(network, rank=2, alpha=1.0, seed=0)
+    graphs = CompileCounter()
+    for block in network.fused_blocks:
+        block.compile(fullgraph=True, backend=graphs)
+    _, (latent, clip, sync, text, t) = weights_and_inputs(variant, Switches(), 32, 2)
+    network(latent, clip, sync, text, t).sum().backward()
+    assert graphs.frame_count == 1
 
 
 def test_adapters_go_to_another_network_of_the_same_weights() -> None:

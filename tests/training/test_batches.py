@@ -1,8 +1,6 @@
 """Batches: the same bits for any ranks, micro-batches and restarts, as brute force makes them."""
 
-import os
-from collections import Counter, deque
-from itertools import islice
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +8,9 @@ import plain_philox
 import pytest
 import torch
 from small_shards import Planned, text_of, values_of
-from small_training import TENSORS, bits_of, mixture_of, small_config, training_folder, training_rows
+from small_training import TENSORS, bits_of, mixture_of, small_config, training_rows
 
-from curation.errors import ManifestChanged, UsageProblem
+from curation.errors import UsageProblem
 from features.shards import ShardReader
 from training.data.batch import Batch, Buffers
 from training.data.batches import Batches, share_of
@@ -20,13 +18,6 @@ from training.data.draws import Stream
 
 Samples = dict[tuple[int, int], dict[str, bytes]]  # by step and slot
 STEPS = 9
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("batches") / "shards"
-    training_folder(out)
-    return out
 
 
 def in_index_order() -> list[Planned]:
@@ -182,48 +173,6 @@ def test_sources_that_are_held_back_never_come(folder: Path) -> None:
 # ---- dropping -------------------------------------------------------------------------------------
 
 
-def dropped(folder: Path, steps: int = 16, **changes: object) -> dict[str, np.ndarray]:
-    config = small_config(batch=128, **changes)
-    names = ("drop_clip", "drop_sync", "drop_text")
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    with ShardReader(folder) as reader, Batches(reader, mixture_of(reader, config), config) as batches:
-        for _ in range(steps):
-            batch = next(batches)
-            for name in names:
-                found[name].append(getattr(batch, name).numpy().copy())
-    return {name: np.concatenate(values) for name, values in found.items()}
-
-
-def test_the_first_version_drops_pictures_whole_and_text_by_itself(folder: Path) -> None:
-    found = dropped(folder, drop_video=0.3, drop_text=0.2)
-    assert (found["drop_clip"] == found["drop_sync"]).all()
-    expected = {"drop_clip": 0.3, "drop_text": 0.2}
-    for name, share in expected.items():
-        assert abs(found[name].mean() - share) < 4 * np.sqrt(share * (1 - share) / 2048)
-    both = (found["drop_clip"] & found["drop_text"]).mean()
-    assert abs(both - 0.06) < 4 * np.sqrt(0.06 * 0.94 / 2048)
-
-
-def test_the_second_version_drops_clip_and_sync_each_by_itself(folder: Path) -> None:
-    found = dropped(folder, variant="large_44k_v2", drop_video=0.3, drop_text=0.3)
-    for one, other in (
-        ("drop_clip", "drop_sync"),
-        ("drop_clip", "drop_text"),
-        ("drop_sync", "drop_text"),
-    ):
-        assert abs((found[one] & found[other]).mean() - 0.09) < 4 * np.sqrt(0.09 * 0.91 / 2048)
-    first = dropped(folder, drop_video=0.3, drop_text=0.3)
-    assert (first["drop_clip"] == found["drop_clip"]).all(), "of the same draws"
-    assert (first["drop_text"] == found["drop_text"]).all()
-
-
-def test_nothing_and_everything_can_be_dropped(folder: Path) -> None:
-    never = dropped(folder, 2, drop_video=0.0, drop_text=0.0)
-    always = dropped(folder, 2, drop_video=1.0, drop_text=1.0)
-    assert not any(values.any() for values in never.values())
-    assert all(values.all() for values in always.values())
-
-
 # ---- shares ---------------------------------------------------------------------------------------
 
 
@@ -333,60 +282,3 @@ def test_on_a_gpu_batches_arrive_as_they_were_and_stay(folder: Path, whole: Samp
 
 
 # ---- shards that change -----------------------------------------------------------------------------
-
-
-def shard_of(folder: Path, kind: str) -> Path:
-    return sorted(folder.glob(f"clips/*/{kind}-*.safetensors"))[0]
-
-
-def run_until_it_fails(folder: Path, reader: ShardReader, spoil: object) -> str:
-    config = small_config()
-    with Batches(reader, mixture_of(reader, config), config) as batches:
-        next(batches)
-        spoil()  # type: ignore[operator]
-        with pytest.raises(ManifestChanged) as caught:
-            deque(islice(batches, 500))
-        with pytest.raises(ManifestChanged):
-            next(batches)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("io", ["mmap", "pread"])
-def test_a_flipped_byte_is_named_with_its_clip(tmp_path: Path, io: str) -> None:
-    planned = training_folder(tmp_path / "shards", shard_rows=64, task_rows=64)
-    path = shard_of(tmp_path / "shards", "av")
-
-    def flip() -> None:
-        with path.open("r+b") as file:
-            file.seek(-1, os.SEEK_END)  # in sync of the last row with pictures
-            byte = file.read(1)[0]
-            file.seek(-1, os.SEEK_END)
-            file.write(bytes([byte ^ 1]))
-
-    with ShardReader(tmp_path / "shards", io=io) as reader:  # type: ignore[arg-type]
-        said = run_until_it_fails(tmp_path / "shards", reader, flip)
-    rows = reader.index.select(["shard", "row", "clip_id"]).to_pylist()
-    at = max((row["row"], row["clip_id"]) for row in rows if row["shard"].endswith(path.name))[1]
-    assert len(planned) == len(rows)
-    assert f"{path}: crc32 of " in said
-    assert f"/{at} part 0 is " in said
-    assert "features verify " in said
-
-
-def test_a_file_that_is_cut_ends_the_run(tmp_path: Path) -> None:
-    training_folder(tmp_path / "shards")
-    path = shard_of(tmp_path / "shards", "av")
-    with ShardReader(tmp_path / "shards", io="pread") as reader:
-        said = run_until_it_fails(tmp_path / "shards", reader, lambda: os.truncate(path, 20_000))
-    assert said.startswith(f"{path}: ends at byte ")
-
-
-def test_a_file_that_vanished_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    training_folder(tmp_path / "shards")
-    path = shard_of(tmp_path / "shards", "av")
-    monkeypatch.setattr(
-        "features.store.gather.resource.getrlimit", lambda what: (0, 0)
-    )  # none stays open
-    with ShardReader(tmp_path / "shards", io="pread") as reader:
-        said = run_until_it_fails(tmp_path / "shards", reader, path.unlink)
-    assert said.startswith(f"{path}: cannot be read (No such file or directory), expected it to stay")

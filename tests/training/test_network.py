@@ -6,16 +6,14 @@ import pytest
 import torch
 from golden_network import expected, made, released_weights
 from golden_weights import close, layout
-from plain_network import plain, repeated
+from made_networks import made_network, shaped, state_of, weights_and_inputs
+from plain_network import plain
 from torch import Tensor
 from torch.nn import functional
 
 from curation.errors import BadWeights, UsageProblem
-from features.weights.untrained import untrained_state
-from training.model.convolution import convolve, gated_mlp, windows
-from training.model.images import by_images
 from training.model.initial import initial_state
-from training.model.layers import Repeat, nearest
+from training.model.layers import nearest
 from training.model.released import (
     LEGACY,
     from_released,
@@ -23,8 +21,8 @@ from training.model.released import (
     to_released,
     trainable_names,
 )
-from training.model.variants import VARIANTS, Switches, lengths
-from training.network import Network, build_network, load_network, load_released, released_state
+from training.model.variants import VARIANTS, Switches
+from training.network import Network, build_network, load_network, released_state
 
 RELEASED = ["small_16k", "small_44k", "medium_44k", "large_44k", "large_44k_v2"]
 TRAINABLE = dict(
@@ -146,37 +144,6 @@ def test_loss_and_gradients_are_those_of_the_golden_file(
     assert close(total[None], golden["grad_total_norm"], 1e-3)
 
 
-def shaped(
-    name: str, *, num_latents: int = 32, batch: int = 3
-) -> tuple[Network, dict[str, Tensor], Inputs]:
-    """A network with weights from a seed, they, and inputs for it."""
-    variant = VARIANTS[name]
-    return made_network(variant, Switches()), *_given(variant, Switches(), num_latents, batch)
-
-
-def _given(variant, switches: Switches, num_latents: int, batch: int):  # type: ignore[no-untyped-def]
-    spec, random = lengths(num_latents, variant), torch.Generator().manual_seed(1)
-    shapes = [
-        (batch, num_latents, variant.latent_channels),
-        (batch, spec.num_clip_frames, 1024),
-        (batch, spec.num_sync_features, 768),
-        (batch, 77, 1024),
-    ]
-    inputs = tuple(torch.randn(shape, generator=random) for shape in shapes)
-    return state_of(variant, switches), (*inputs, torch.rand(batch, generator=random))
-
-
-def state_of(variant, switches: Switches) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
-    shapes = released_layout(variant, fill=switches.fill)
-    return untrained_state({k: torch.empty(v, device="meta") for k, v in shapes.items()}, 3)
-
-
-def made_network(variant, switches: Switches) -> Network:  # type: ignore[no-untyped-def]
-    network = Network(variant, switches)
-    load_released(network, state_of(variant, switches), what="a test")
-    return network
-
-
 SWITCHES = [
     Switches(),
     Switches(fill="learned"),
@@ -193,7 +160,7 @@ def test_velocities_and_gradients_agree_with_the_plain_network(
 ) -> None:
     variant = VARIANTS["tiny_16k"]
     network = made_network(variant, switches)
-    state, (latent, clip, sync, text, t) = _given(variant, switches, num_latents, 3)
+    state, (latent, clip, sync, text, t) = weights_and_inputs(variant, switches, num_latents, 3)
     oracle = plain(state, variant, switches)
     masks = {
         "without_clip": torch.tensor([True, False, True]),
@@ -220,7 +187,7 @@ def test_both_projection_families_agree_with_the_plain_network(name: str) -> Non
 
     for v2 in (False, True):
         variant = replace(VARIANTS[name], v2=v2)
-        state, (latent, *rest) = _given(variant, Switches(), 43, 2)
+        state, (latent, *rest) = weights_and_inputs(variant, Switches(), 43, 2)
         network = made_network(variant, Switches())
         with torch.no_grad():
             assert close(network(latent, *rest), plain(state, variant)(latent, *rest), 1e-5)
@@ -236,131 +203,6 @@ def test_a_stream_of_none_is_a_stream_that_all_samples_lack() -> None:
     assert close(network(latent, None, None, None, t), some, 1e-6)
     alone = network(latent[:1], None, None, None, float(t[0]))
     assert close(alone, some[:1], 1e-6)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    ("fill", "empty"), [("own", "empty_string_feat"), ("learned", "empty_text_feat"), ("zeros", None)]
-)
-def test_missing_text_is_filled_as_the_switch_says(fill, empty: str | None) -> None:  # type: ignore[no-untyped-def]
-    network = made_network(VARIANTS["tiny_16k"], Switches(fill=fill))
-    _, (latent, clip, sync, text, t) = _given(network.variant, Switches(fill=fill), 32, 3)
-    own = torch.zeros(77, 1024) if empty is None else network.state_dict()[empty]
-    given = network(latent, clip, sync, own.expand(3, -1, -1), t)
-    assert close(network(latent, clip, sync, None, t), given, 1e-6)
-    assert not close(network(latent, clip, sync, text, t), given, 1e-2)
-
-
-@torch.no_grad()
-def test_aligned_rotation_counts_the_same_time_in_both_streams() -> None:
-    """Figure A5: only then does a latent agree best with the picture of its own time."""
-    from training.model.layers import rotation
-    from training.model.pointwise import rotate
-
-    def affinity(scale: float) -> Tensor:
-        latents, pictures = rotation(250), rotation(64, scale=scale)
-        ones = torch.ones(1, 1, 64)
-        a = rotate(ones.expand(250, 1, 64), latents[:, :, None])[:, 0]
-        b = rotate(ones.expand(64, 1, 64), pictures[:, :, None])[:, 0]
-        return a @ b.t()
-
-    best = affinity(250 / 64).argmax(1)
-    times = (torch.arange(250) * 64 / 250).clamp(max=63)  # the last picture serves to the end
-    assert ((best - times).abs() <= 0.5 + 1e-6).all()
-    assert (affinity(1.0).argmax(1)[:64] == torch.arange(64)).all(), "the default counts tokens"
-
-
-@torch.no_grad()
-def test_sum_with_visual_makes_latents_deaf_to_frames_but_not_to_pictures() -> None:
-    network = made_network(VARIANTS["tiny_16k"], Switches(sync="sum"))
-    _, (latent, clip, sync, text, t) = _given(network.variant, Switches(sync="sum"), 32, 1)
-    conditions = network.conditions(clip, sync, text, num_latents=32)
-    assert conditions.sync is None
-    assert conditions.clip.shape[1] == sync.shape[1], "pictures come to the rate of the synchronisation"
-    parts = (
-        network.clip_input_proj(clip),
-        network.sync_input_proj((sync.unflatten(1, (-1, 8)) + network.sync_pos_emb).flatten(1, 2)),
-    )
-    assert close(conditions.clip, repeated(parts[0], sync.shape[1]) + parts[1], 1e-6)
-    assert not close(
-        network(latent, clip, sync + 1, text, t), network(latent, clip, sync, text, t), 1e-3
-    )
-
-
-@pytest.mark.parametrize(("num_latents", "variant", "clip", "sync"), [
-    (250, "small_16k", 64, 192), (345, "small_44k", 64, 192), (125, "small_16k", 32, 88),
-    (313, "small_16k", 80, 240), (431, "small_44k", 80, 240), (32, "tiny_16k", 8, 16),
-])  # fmt: skip
-def test_lengths_of_empty_conditions_follow_the_latents(
-    num_latents: int, variant: str, clip: int, sync: int
-) -> None:
-    spec = lengths(num_latents, VARIANTS[variant])
-    assert (spec.num_clip_frames, spec.num_sync_features) == (clip, sync)
-
-
-@pytest.mark.shared
-def test_rows_of_latents_are_the_nearest_exact_ones(shared_golden: Path) -> None:
-    import json
-
-    published = json.loads((shared_golden / "nearest_exact_index.json").read_text())
-    assert len(published) >= 6
-    for pair, wanted in published.items():
-        source, target = (int(n) for n in pair.replace("->", " ").replace("_", " ").split()[-2:])
-        assert nearest(source, target)[0].tolist() == wanted, pair
-
-
-@pytest.mark.parametrize(("rows", "tokens"), [(192, 345), (192, 250), (24, 24), (88, 125), (16, 9)])
-def test_gradients_of_repeated_rows_are_those_of_indexing(rows: int, tokens: int) -> None:
-    x = torch.randn(2, rows, 5, dtype=torch.float64, requires_grad=True)
-    index, copies = nearest(rows, tokens)
-    weight = torch.randn(2, tokens, 5, dtype=torch.float64)
-    (plain_gradient,) = torch.autograd.grad((x[:, index] * weight).sum(), x)
-    (ours,) = torch.autograd.grad((Repeat.apply(x, index, copies) * weight).sum(), x)
-    torch.testing.assert_close(ours, plain_gradient)
-
-
-@pytest.mark.parametrize("taps", [1, 3, 7])
-@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 10), (2, 33)])
-def test_convolutions_agree_with_conv1d(taps: int, batch: int, length: int) -> None:
-    random = torch.Generator().manual_seed(taps * 100 + length)
-    x, w, b, out = (
-        torch.randn(shape, generator=random)
-        for shape in [(batch, length, 6), (5, taps, 6), (5,), (batch, length, 5)]
-    )
-
-    def run(way, *given: Tensor) -> list[Tensor]:  # type: ignore[no-untyped-def]
-        leaves = [tensor.clone().requires_grad_(True) for tensor in given]
-        y = way(*leaves)
-        return [y.detach(), *torch.autograd.grad((y * out).sum(), leaves)]
-
-    def theirs(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        y = functional.conv1d(x.transpose(1, 2), w.transpose(1, 2), b, padding=taps // 2)
-        return y.transpose(1, 2)
-
-    def by_windows(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        return functional.linear(windows(x, taps), w.flatten(1), b)
-
-    def as_images(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        return by_images(x, w) + b
-
-    for way in (convolve, by_windows, as_images):
-        for ours, wanted in zip(run(way, x, w, b), run(theirs, x, w, b), strict=True):
-            torch.testing.assert_close(ours, wanted, atol=1e-5, rtol=1e-5)
-
-
-def test_gated_mlps_of_our_own_and_by_windows_agree() -> None:
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 9, 8, generator=random)
-    w13, w2 = torch.randn(12, 3, 8, generator=random), torch.randn(8, 3, 6, generator=random)
-
-    def run(dtype: torch.dtype) -> list[Tensor]:
-        leaves = [tensor.to(dtype).requires_grad_(True) for tensor in (x, w13, w2)]
-        y = gated_mlp(*leaves)
-        return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
-
-    # float64 goes by windows and autograd
-    for ours, wanted in zip(run(torch.float32), run(torch.float64), strict=True):
-        assert close(ours, wanted.float(), 1e-5)
 
 
 def test_training_begins_with_the_published_distributions() -> None:
@@ -399,7 +241,7 @@ def test_a_new_network_says_zero_and_follows_its_seed() -> None:
     variant = VARIANTS["tiny_16k"]
     network = build_network(variant, seed=5)
     network.empty_string_feat.zero_()
-    _, inputs = _given(variant, Switches(), 32, 2)
+    _, inputs = weights_and_inputs(variant, Switches(), 32, 2)
     assert not network(*inputs).any()
     again, other = initial_state(variant, seed=5), initial_state(variant, seed=6)
     for name, parameter in network.named_parameters():

@@ -31,6 +31,9 @@ def alone(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+COMPILED = str(Path(__file__).with_name("compiled_launch.py"))
+
+
 def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
     out, err = process.communicate(timeout=240)
     assert process.returncode == code, f"{process.returncode}: {out}\n{err[-3000:]}"
@@ -59,6 +62,17 @@ def test_loss_is_that_of_one_rank(
     for name, value in mine.items():
         assert value.shape == other[name].shape
         assert close(value.double(), other[name].double(), 2e-2), name
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_compiled_ranks_have_the_loss_of_one_that_is_not(
+    sharding: str, shards: Path, alone: Path, tmp_path: Path
+) -> None:
+    settings = (*SETTINGS, "steps=5", "compile=on", f"sharding={sharding}")
+    ended(launched(shards, tmp_path / "run", *settings, ranks=2, program=(COMPILED,)))
+    for mine, other in zip(lines_of(tmp_path / "run"), lines_of(alone)[:5], strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
 @pytest.mark.slow

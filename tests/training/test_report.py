@@ -1,66 +1,14 @@
-"""What a run tells: the line, stats.jsonl, TensorBoard, validation and its alarm."""
+"""What a run tells: the line, stats.jsonl, validation and its alarm."""
 
-import contextlib
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from small_disk import mounted
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from told import BINS, CONFIG, Clock, Make, numbers
 
-from curation.errors import NoSpace
-from training.config import PRESETS, TrainConfig, configured
-from training.run.report import BOARD, Report, overfits, time_text
+from training.config import PRESETS
+from training.run.report import overfits, time_text
 from training.run.stats import FILE, read_stats
-
-BINS = 25
-CONFIG = configured("S-16k", ["steps=1000", "batch=100"])
-Make = Callable[..., Report]
-
-
-class Clock:
-    """Seconds as a test wants them."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def report(tmp_path: Path, clock: Clock) -> Make:
-    """A report of a run in an empty folder."""
-
-    def make(config: TrainConfig = CONFIG, **more: Any) -> Report:
-        given: dict[str, Any] = {"flops_per_sample": 10**12, "peak_flops": 1e14, "ranks": 2}
-        return Report(tmp_path, config, clock=clock, **{**given, **more})
-
-    return make
-
-
-def numbers(**changes: Any) -> dict[str, Any]:
-    """Of an interval."""
-    usual = {
-        "loss": 1.25,
-        "loss_by_t": [1.0] * BINS,
-        "learning_rate": 1e-4,
-        "gradient_norm": 0.5,
-        "waited_s": 0.0,
-        "memory_bytes": 61_200_000_000,
-    }
-    return {**usual, **changes}
-
-
-# ---- the line ---------------------------------------------------------------------------------------
 
 
 def test_line_tells_rates_of_the_interval(
@@ -207,123 +155,7 @@ def test_there_may_be_no_lines_yet(tmp_path: Path) -> None:
 # ---- TensorBoard ------------------------------------------------------------------------------------
 
 
-def scalars(run: Path, tag: str) -> list[tuple[int, float]]:
-    """What TensorBoard shows."""
-    found = EventAccumulator(str(run / "tensorboard"))
-    found.Reload()
-    return [(event.step, event.value) for event in found.Scalars(tag)]
-
-
-def test_tensorboard_shows_the_same_numbers(report: Make, clock: Clock, tmp_path: Path) -> None:
-    with report() as told:
-        for step in (10, 20):
-            clock.now_s += 1
-            told.interval(step, **numbers(loss=float(step)))
-        told.validation(20, loss=1.5, loss_by_t=[0.5] * BINS, num_samples=64)
-    assert scalars(tmp_path, "training/loss") == [(10, 10.0), (20, 20.0)]
-    rates = [value for _, value in scalars(tmp_path, "training/learning_rate")]
-    assert rates == pytest.approx([1e-4, 1e-4])
-    assert scalars(tmp_path, "validation/loss") == [(20, 1.5)]
-    assert scalars(tmp_path, "validation loss by t/0.50") == [(20, 0.5)]
-
-
-def test_tensorboard_hides_steps_that_are_done_again(report: Make, clock: Clock, tmp_path: Path) -> None:
-    with report() as told:
-        for step in (10, 20, 30):
-            clock.now_s += 1
-            told.interval(step, **numbers(loss=float(step)))
-    with report(resumed_step=20) as told:
-        clock.now_s += 1
-        told.interval(25, **numbers(loss=0.0))
-    assert scalars(tmp_path, "training/loss") == [(10, 10.0), (20, 20.0), (25, 0.0)]
-
-
-def test_a_run_without_tensorboard_says_so_once_and_goes_on(
-    report: Make,
-    clock: Clock,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
-    with report() as told:
-        for step in (10, 20):
-            clock.now_s += 1
-            told.interval(step, **numbers())
-    err = capsys.readouterr().err
-    assert err.count("tensorboard is not installed, so nothing is written for it") == 1
-    assert err.count("pip install tensorboard") == 1
-    assert not (tmp_path / "tensorboard").exists()
-    assert len(read_stats(tmp_path)) == 3
-
-
 # ---- a full disk ------------------------------------------------------------------------------------
-
-
-def fill(folder: Path) -> None:
-    """Take what room is left on the disk of a folder."""
-    with contextlib.suppress(OSError), (folder / "rest").open("wb", buffering=0) as stream:
-        while stream.write(bytes(4096)):
-            pass
-
-
-def told_on_a_full_disk(report: Make, clock: Clock, disk: Path) -> None:
-    with report() as told:
-        fill(disk)
-        for step in range(1, 100):
-            clock.now_s += 1
-            told.interval(step, **numbers())
-
-
-def test_a_disk_that_stays_full_ends_with_14(
-    report: Make,
-    clock: Clock,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
-    with mounted(tmp_path, 64), pytest.raises(NoSpace, match=r"stats\.jsonl: no space left") as raised:
-        told_on_a_full_disk(report, clock, tmp_path)
-    assert raised.value.exit_code == 14
-    assert "the last numbers were not written" in caplog.text
-
-
-def test_tensorboard_on_a_full_disk_ends_with_14(report: Make, clock: Clock, tmp_path: Path) -> None:
-    (tmp_path / BOARD).mkdir()
-    with mounted(tmp_path / BOARD, 64), pytest.raises(NoSpace, match=r"tfevents.*: no space left"):
-        told_on_a_full_disk(report, clock, tmp_path / BOARD)
-
-
-def test_a_disk_that_is_full_at_the_end_ends_with_14(report: Make, tmp_path: Path) -> None:
-    (tmp_path / BOARD).mkdir()
-    with mounted(tmp_path / BOARD, 64):
-        told = report()  # the first records are held still
-        fill(tmp_path / BOARD)
-        with pytest.raises(NoSpace, match=r"tfevents.*: no space left"):
-            told.close()
-        told.close()  # nothing is held any more
-
-
-def test_a_disk_that_is_full_at_the_beginning_ends_with_14(report: Make, tmp_path: Path) -> None:
-    with mounted(tmp_path, 64):
-        fill(tmp_path)
-        with pytest.raises(NoSpace, match="no space left"):
-            report()
-
-
-def test_an_error_of_training_is_not_hidden_by_a_full_disk(
-    report: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def train() -> None:
-        with report():
-            fill(tmp_path / BOARD)
-            raise ZeroDivisionError
-
-    (tmp_path / BOARD).mkdir()
-    with mounted(tmp_path / BOARD, 64), pytest.raises(ZeroDivisionError):
-        train()
-    assert "the last numbers were not written" in caplog.text
 
 
 # ---- validation -------------------------------------------------------------------------------------

@@ -10,30 +10,31 @@ Source: arXiv:2106.09685, Sec. 4.1.
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from features.encoders.state_dicts import refuse_misfits
 
 _BLOCKS = ("joint_blocks.", "fused_blocks.")
-# as `torch.nn.utils.parametrize` names what is beneath and what is on it
-_PART, _BENEATH, _DOWN, _UP = "parametrizations.", ".original", ".0.down", ".0.up"
+# Of the weight W of a module: "adapted.W.weight" is beneath, ".down" and ".up" are on it.
+_PART, _BENEATH, _DOWN, _UP = "adapted.", ".weight", ".down", ".up"
 
 
 class Adapter(nn.Module):
-    """What is added to one weight."""
+    """One weight, and what is added to it."""
 
-    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
+    def __init__(self, weight: nn.Parameter, rank: int, alpha: float) -> None:
         super().__init__()
+        self.weight = weight
         self.down = nn.Parameter(torch.zeros(rank, weight[0].numel()))
         self.up = nn.Parameter(torch.zeros(len(weight), rank))
         self.scale = alpha / rank
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """The weight that is computed with, of the shape of `weight`."""
-        return changed(weight, self.down, self.up, scale=self.scale)
+    def forward(self) -> Tensor:
+        """The weight that is computed with, of the shape of the one beneath."""
+        return changed(self.weight, self.down, self.up, scale=self.scale)
 
 
 def changed(weight: Tensor, down: Tensor, up: Tensor, *, scale: float) -> Tensor:
@@ -45,14 +46,29 @@ def add_adapters(network: nn.Module, *, rank: int, alpha: float, seed: int) -> N
     """Put adapters on all matrices of the blocks; from now on they alone are trained."""
     network.requires_grad_(False)
     for name, module in list(network.named_modules()):
-        if not name.startswith(_BLOCKS):
+        weights = {kind: w for kind, w in module.named_parameters(recurse=False) if w.ndim > 1}
+        if not name.startswith(_BLOCKS) or not weights:
             continue
-        for kind, weight in list(module.named_parameters(recurse=False)):
-            if weight.ndim > 1:
-                adapter = Adapter(weight, rank, alpha)
-                _begin(adapter.down, f"{seed}\n{name}.{kind}")
-                parametrize.register_parametrization(module, kind, adapter)
-                adapter.requires_grad_(True)
+        module.adapted = nn.ModuleDict()
+        for kind, weight in weights.items():
+            delattr(module, kind)
+            module.adapted[kind] = adapter = Adapter(weight, rank, alpha)
+            _begin(adapter.down, f"{seed}\n{name}.{kind}")
+        module.__class__ = _with_adapters(type(module), tuple(weights))  # type: ignore[arg-type]
+
+
+@cache
+def _with_adapters(plain: type[nn.Module], kinds: tuple[str, ...]) -> type[nn.Module]:
+    """A class of modules whose weights of these names are computed when they are read.
+
+    All modules of a class share one such class, and so what a compiler makes of them:
+    `torch.nn.utils.parametrize` makes a class for each module, and compiling gives up at the ninth.
+    """
+
+    def weight(kind: str) -> property:
+        return property(lambda module: module.adapted[kind]())
+
+    return type(plain.__name__, (plain,), {kind: weight(kind) for kind in kinds})
 
 
 def _begin(down: Tensor, stream: str) -> None:
@@ -68,18 +84,16 @@ def adapters(network: nn.Module) -> Iterator[tuple[str, Adapter]]:
     """The adapters of a network, each by the name of the weight it is on."""
     for name, module in network.named_modules():
         if isinstance(module, Adapter):
-            owner, _, rest = name.partition(f".{_PART}")
-            yield f"{owner}.{rest.rpartition('.')[0]}", module
+            yield name.replace(_PART, ""), module
 
 
 def adapter_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`<weight>.down` and `<weight>.up` of all adapters in the state of a network."""
-    found = {}
-    for name, value in state.items():
-        for ending in (_DOWN, _UP):
-            if _PART in name and name.endswith(ending):
-                found[name.replace(_PART, "").replace(ending, ending.removeprefix(".0"))] = value
-    return found
+    return {
+        name.replace(_PART, ""): value
+        for name, value in state.items()
+        if _PART in name and name.endswith((_DOWN, _UP))
+    }
 
 
 def load_adapters(network: nn.Module, state: Mapping[str, Tensor], *, what: str) -> None:
@@ -88,9 +102,10 @@ def load_adapters(network: nn.Module, state: Mapping[str, Tensor], *, what: str)
     Raises:
         BadWeights: they are those of another network, or of another rank.
     """
-    refuse_misfits(adapter_state(network.state_dict()), state, what=what)
-    for name, adapter in adapters(network):
-        adapter.load_state_dict({kind: state[f"{name}.{kind}"].float() for kind in ("down", "up")})
+    there = adapter_state(network.state_dict())
+    refuse_misfits(there, state, what=what)
+    for name, value in there.items():
+        value.copy_(state[name])
 
 
 def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

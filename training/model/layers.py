@@ -41,8 +41,8 @@ class GatedMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) → (B, N, D); without time (B, D)."""
-        w13: Tensor = self.w13 if self.w13.ndim == 3 else self.w13[:, None]
-        w2: Tensor = self.w2 if self.w2.ndim == 3 else self.w2[:, None]
+        weights = (self.w13, self.w2)  # read once: adapters compute them
+        w13, w2 = (weight if weight.ndim == 3 else weight[:, None] for weight in weights)
         return gated_mlp(x, w13, w2) if x.ndim == 3 else gated_mlp(x[:, None], w13, w2)[:, 0]
 
 

@@ -1,5 +1,6 @@
 """Runs: continued bit for bit, stopped by what is not finite, begun with weights, fine-tuned."""
 
+import errno
 import json
 import logging
 import os
@@ -17,11 +18,12 @@ from small_runs import lines_of, run_of, same, shards_in, short_config, state_of
 from small_shards import Planned
 from small_training import training_rows
 
-from curation.errors import ConfigDiffers, FoleyproofError, UsageProblem
+from curation.errors import ConfigDiffers, FoleyproofError, NoSpace, UsageProblem
 from training.ema import synthesize
 from training.model.released import from_released, released_layout
 from training.model.variants import VARIANTS
 from training.optim import learning_rate
+from training.state import stored
 from training.state.folders import latest, step_folder, steps_of
 from training.state.pieces import WEIGHTS, averages
 
@@ -209,6 +211,35 @@ def test_signal_to_save_at_a_step_that_is_saved_anyway_saves_it_once(
     thread.join()
     written = [record.getMessage().split(": ")[0] for record in caplog.records]
     assert written == [str(step_folder(run, step)) for step in range(1, 31)]
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_checkpoint_that_fails_is_tried_again_at_the_next_step(
+    times: int,
+    unbroken: dict[str, torch.Tensor],
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, write, left = tmp_path / "run", stored.write_hashed, list(range(times))
+
+    def write_or_fail(path: Path, contents: Any) -> str:
+        if path.parent.name.startswith("step-00000020") and left:
+            left.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, contents)
+
+    monkeypatch.setattr(stored, "write_hashed", write_or_fail)
+    config = short_config(checkpoint_every=10, log_every=1)
+    if times == 1:
+        run_of(shards, run, config)
+        assert steps_of(run) == [20, 30]
+        assert same(state_of(run), unbroken)
+    else:
+        with pytest.raises(NoSpace, match="step-00000020"):
+            run_of(shards, run, config)
+        assert steps_of(run) == [10]
+        assert len(lines_of(run)) < 28, "long before the next checkpoint"
 
 
 def test_other_settings_and_shards_are_refused_by_name(shards: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from curation.errors import FoleyproofError
 from curation.files import write_json
 from curation.progress import note
+from curation.tables import number
 from training.config import TrainConfig
 from training.data.batches import Batches, share_of
 from training.data.throughput import measure
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 _LONG = 500  # steps that are worth a second's trial of data and device before them
 _NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|not enough memory")  # on a CPU
 _WARM = 5  # steps before a trace
+_NAMED = 3  # clips in a message
 
 
 def train(config: TrainConfig, asked: Asked) -> dict[str, Any]:
@@ -91,8 +93,12 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
         _trace(asked, world, first) as traced,
     ):  # fmt: skip
 
-        def settled() -> bool:
-            """Read the flags of the last step, once: the averages follow it; whether to go on."""
+        def settled(*, saves: bool = True) -> bool:
+            """Read the flags of the last step, once: the averages follow it; whether to go on.
+
+            Args:
+                saves: where that was asked for.
+            """
             nonlocal flags
             found = watch.read()
             if found is None:
@@ -104,7 +110,9 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
                 checkpoints.wait()
                 raise refuse_bad(watch, world, asked.run, data.clips)
             tracks.update(live)
-            if found.is_asked_to_save:
+            if found.has_not_saved:
+                checkpoints.wait()
+            if found.is_asked_to_save and saves:
                 save(found.step + 1)
             return not found.is_asked_to_stop
 
@@ -125,11 +133,12 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
                 break
             rate = update(trained, taken)
             asked_for = wishes.taken()
-            watch.note(taken, stop=asked_for.stop, save=asked_for.save)
+            watch.note(taken, stop=asked_for.stop, save=asked_for.save, not_saved=checkpoints.has_failed)
             traced()
             done = step + 1
 
-            # ---- what is due after this step; only then anybody waits for it
+            # ---- what is due after this step, also where a signal ends the run: who goes on from here
+            # would not come back to it. Only then anybody waits for the step
             is_last = done == config.steps
             profiles = bool(config.ema_sigmas) and _is_due(done, config.ema_profile_every, is_last)
             keeps = _is_due(done, config.checkpoint_every, is_last)
@@ -137,8 +146,7 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
             tells = _is_due(done, config.log_every, is_last)
             if not (profiles or keeps or validates or tells):
                 continue
-            if not settled():
-                break
+            goes_on = settled(saves=False)
             assert flags is not None, f"step {step} was noted"
             if tells:
                 loss, by_time = meter.told(world)
@@ -149,10 +157,13 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
                 told = done
             if validation is not None and validates:
                 with report.aside():
-                    loss, by_time = validated(trained, validation)
-                report.validation(done, loss=loss, loss_by_t=by_time, num_samples=len(validation.rows))
-            if profiles or (keeps and saved != done):  # a signal may have had it saved
-                save(done, profiles=profiles, keep=keeps or saved == done)
+                    loss, by_time, count = validated(trained, validation, data)
+                report.validation(done, loss=loss, loss_by_t=by_time, num_samples=count)
+            keeps = keeps or flags.is_asked_to_save or not goes_on
+            if keeps or profiles:
+                save(done, profiles=profiles, keep=keeps)
+            if not goes_on:
+                break
 
         # ---- a signal may have come in the last step
         settled()
@@ -176,16 +187,32 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
     }  # fmt: skip
 
 
-def validated(trained: Trained, validation: Validation) -> tuple[float, list[float | None]]:
-    """The mean loss of all ranks' samples, and by time; the same noise each time."""
-    meter = Meter(trained.world.device)
+def validated(
+    trained: Trained, validation: Validation, data: Data
+) -> tuple[float, list[float | None], int]:
+    """The mean loss of all ranks' samples, by time, and of how many; the same noise each time.
+
+    Samples whose loss is not finite are named and left out.
+    """
+    world, bad = trained.world, []
+    meter = Meter(world.device)
     with torch.no_grad():
         for there in validation:
-            batch = there.to(trained.world.device)
+            batch = there.to(world.device)
             model = trained.network if trained.config.sharding == "ddp" else trained.model
             losses, t = losses_of(model, trained.network, batch, precision=trained.config.precision)
-            meter.add(losses, t, batch.counted)
-    return meter.told(trained.world)
+            finite = torch.isfinite(losses)
+            meter.add(losses.where(finite, 0.0), t, batch.counted & finite)
+            bad += there.rows[(batch.counted & ~finite).cpu().numpy()].tolist()
+    everyone = [row for rows in world.gathered(bad) for row in rows]
+    if everyone and world.is_first:
+        clips = data.clips(everyone[:_NAMED], validation=True)
+        note(
+            f"{number(len(everyone), 'validation sample')} left out, whose loss is not finite: "
+            f"{', '.join(clips)} — `features verify --full` says what is in them"
+        )
+    loss, by_time = meter.told(world)
+    return loss, by_time, len(validation.rows) - len(everyone)
 
 
 def _is_due(done: int, every: int, is_last: bool) -> bool:

@@ -50,9 +50,14 @@ class Data:
                 counts[part.dataset] = counts.get(part.dataset, 0) + part.rows
         return counts
 
-    def clips(self, rows: Sequence[int]) -> list[str]:
-        """`dataset/clip_id` of rows, with the part of a long sound that has several."""
-        table: Any = self.reader.index.select(["dataset", "clip_id", "part"]).take(list(rows))
+    def clips(self, rows: Sequence[int], *, validation: bool = False) -> list[str]:
+        """`dataset/clip_id` of rows, with the part of a long sound that has several.
+
+        Args:
+            validation: of the shards that validate, not of those that are trained on.
+        """
+        reader = self.validation if validation else self.reader
+        table: Any = reader.index.select(["dataset", "clip_id", "part"]).take(list(rows))
         named = zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
         return [f"{dataset}/{clip}" + (f" part {part}" if part else "") for dataset, clip, part in named]
 

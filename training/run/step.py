@@ -4,6 +4,7 @@ Shapes: B samples, N latents, C channels.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,12 +82,15 @@ class Meter:
         self._sums += torch.stack([losses.double(), torch.ones_like(losses).double()]) @ chosen
 
     def told(self, world: World) -> tuple[float, list[float | None]]:
-        """The mean of all ranks, and that of each bin of t, None where there was none; begins anew."""
+        """The mean of all ranks, and that of each bin of t, None where there was none; begins anew.
+
+        The mean of nothing is NaN.
+        """
         total = torch.stack([torch.tensor(one) for one in world.gathered(self._sums.tolist())]).sum(0)
         self._sums.zero_()
         sums, counts = total.tolist()
         by_time = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
-        return sum(sums) / max(sum(counts), 1.0), by_time
+        return sum(sums) / sum(counts) if any(counts) else math.nan, by_time
 
 
 def gradients(trained: Trained, batches: Iterator[Batch], micro_batches: int, meter: Meter) -> Taken:

@@ -36,6 +36,7 @@ class Flags(NamedTuple):
     is_bad: bool  # not finite: nothing was updated
     is_asked_to_stop: bool  # by a signal to any rank
     is_asked_to_save: bool
+    has_not_saved: bool  # the last checkpoint failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +57,17 @@ class Watch:
     def __init__(self, world: World) -> None:
         self._world = world
         self._on_gpu = world.device.type == "cuda"
-        self._told = torch.empty(4, pin_memory=self._on_gpu)
+        self._told = torch.empty(5, pin_memory=self._on_gpu)
         self._arrived = torch.cuda.Event() if self._on_gpu else None
         self._pending: int | None = None
         self.remembered: deque[Taken] = deque(maxlen=_REMEMBERED)
 
-    def note(self, taken: Taken, *, stop: bool, save: bool) -> None:
+    def note(self, taken: Taken, *, stop: bool, save: bool, not_saved: bool) -> None:
         """Send the flags of a step; those of the step before must have been read."""
         assert self._pending is None, f"step {self._pending} was not read"
         self.remembered.append(taken)
-        asked = torch.tensor([float(stop), float(save)]).to(self._world.device, non_blocking=True)
+        asked = torch.tensor([float(stop), float(save), float(not_saved)])
+        asked = asked.to(self._world.device, non_blocking=True)
         flags = torch.cat([taken.norm.reshape(1).float(), taken.bad.reshape(1).float(), asked])
         if self._world.size > 1:
             # the norm is the same everywhere; of NaN no maximum says anything, but `bad` does
@@ -83,8 +85,8 @@ class Watch:
         if self._arrived is not None:
             self._arrived.synchronize()
         step, self._pending = self._pending, None
-        norm, bad, stop, save = self._told.tolist()
-        return Flags(step, norm, bool(bad), bool(stop), bool(save))
+        norm, *flags = self._told.tolist()
+        return Flags(step, norm, *map(bool, flags))
 
 
 def refuse_bad(

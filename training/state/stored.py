@@ -8,7 +8,7 @@
 
 Whoever dies at any moment leaves a folder of a temporary name, which `folders.held` removes. An error
 of a rank (a full disk) is told to all: the half written folder goes, the checkpoints before stay, and
-each rank's next `save` or `wait` raises it.
+each rank's next `save` or `wait` writes the same copy again; what fails then too is raised.
 """
 
 import logging
@@ -109,6 +109,7 @@ class Checkpoints(Closing):
         self._keep, self._keep_every = keep, keep_every
         self._token: int = gather(_TOKENS + secrets.randbelow(_TOKENS))[0]
         self._staging, self._background = Staging(), Background()
+        self._write_last: Callable[[], None] = lambda: None
 
     def save(
         self, step: int, pieces: Iterable[Piece], *, keep: bool = True, then: Then | None = None
@@ -127,16 +128,27 @@ class Checkpoints(Closing):
         """
         self.wait()
         self._token += 1  # so no save meets what is left of a failed one
-        staged = self._staging.take(pieces)
-        self._background.start(partial(self._write, step, staged, keep, then))
+        self._write_last = partial(self._write, step, self._staging.take(pieces), keep, then)
+        self._background.start(self._write_last)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last save has failed, so that `wait` would try it again; not yet on all ranks."""
+        return self._background.has_failed
 
     def wait(self) -> None:
-        """Return when nothing is being written.
+        """Return when nothing is being written; what failed is tried again.
 
         Raises:
             NoSpace, NotWritable, WorkerLost: nothing is half written; the checkpoints before stay.
         """
-        self._background.wait()
+        try:
+            self._background.wait()
+        except Exception as error:  # every rank has one, and tries again
+            if self._rank == 0:
+                logger.warning("%s; it is tried once more", error)
+            self._token += 1
+            self._write_last()
 
     @property
     def _mark(self) -> str:
@@ -147,11 +159,12 @@ class Checkpoints(Closing):
         """Wait for what is being written; an error of it does not hide one that is on its way."""
         if isinstance(error, KeyboardInterrupt):
             return  # whoever asks twice does not wait: what is half written is swept
-        try:
+        if error is None:
             self.wait()
+            return
+        try:
+            self._background.wait()
         except FoleyproofError as late:
-            if error is None:
-                raise
             logger.warning("the last checkpoint was not written: %s", late)
 
     def _write(self, step: int, staged: Staged, keep: bool, then: Then | None) -> None:

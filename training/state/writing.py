@@ -24,6 +24,11 @@ class Background:
         self._thread = threading.Thread(target=self._run, args=(job,), name="checkpoint", daemon=True)
         self._thread.start()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last job ended with an error that nobody was told of."""
+        return self._error is not None
+
     def wait(self) -> None:
         """Return when nothing is being done; raise what the last job raised, once."""
         if self._thread is None:

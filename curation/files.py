@@ -224,14 +224,20 @@ def _taken(handle: int, lock: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(
-    folder: Path, *, patience_s: float = 0.0, of: str = "these manifests", option: str = "--manifests"
+    folder: Path,
+    *,
+    patience_s: float = 0.0,
+    of: str = "these manifests",
+    option: str = "--manifests",
+    deep: bool = True,
 ) -> Iterator[None]:
-    """Hold the one writer's lock of `folder`.
+    """Hold the one writer's lock of `folder`, swept.
 
     Args:
         patience_s: for another process that holds it.
         of: what lies there, and
         option: how another such folder is given, for the message.
+        deep: see `sweep`.
 
     Raises:
         Locked: another process holds it.
@@ -242,7 +248,7 @@ def locked(
                 f"{folder}: another process is working on {of}, expected nobody — wait until it ends "
                 f"and run the same command again, or use another {option}"
             )
-        sweep(folder)
+        sweep(folder, deep=deep)
         yield
 
 

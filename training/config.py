@@ -70,7 +70,9 @@ class TrainConfig:
     )
 
     # what is kept and shown
-    ema_sigmas: tuple[float, ...] = setting((0.05, 0.1), "widths of the averages", above=0, most=WIDEST)
+    ema_sigmas: tuple[float, ...] = setting(
+        (0.05, 0.1), "widths of the averages", least=0.001, most=WIDEST
+    )
     ema_profile_every: int = setting(
         5_000, "steps between averages that are kept; 0: none", least=0, may_change=True
     )
@@ -111,6 +113,11 @@ class TrainConfig:
         if list(self.milestones) != sorted(self.milestones):
             raise UsageProblem(
                 f"milestones={text_of(self.milestones)}, expected ascending steps — sort them"
+            )
+        if len({f"{sigma:g}" for sigma in self.ema_sigmas}) < len(self.ema_sigmas):
+            raise UsageProblem(
+                f"ema_sigmas={text_of(self.ema_sigmas)}, expected widths that differ in their first six "
+                "digits, by which they are named — leave one of them out"
             )
         if len(dict(self.repeat)) < len(self.repeat):
             raise UsageProblem(

@@ -11,13 +11,13 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from curation import options
 from curation.console import finish, run
-from curation.errors import BadWeights, UsageProblem
+from curation.errors import UsageProblem
 from curation.tables import number, size_text
 from features.installed import ComputingCommand
 from training.powers import beta, gamma_of, solve
@@ -79,33 +79,6 @@ class Tracks:
                 else:
                     moved = 1 - beta(self.step, self._gammas[sigma], corrected=self._corrected)
                     torch._foreach_lerp_(list(averages.values()), latest, moved)
-
-    def state_dict(self) -> dict[str, Any]:
-        """`step` and `averages`, not copied."""
-        return {"step": self.step, "averages": self.averages}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave, on this or another device; its tensors are copied.
-
-        Raises:
-            BadWeights: it has other widths, names or shapes.
-        """
-        from training.state.profiles import refuse_others
-
-        for sigma, averages in self.averages.items():
-            given = state["averages"].get(sigma)
-            if given is None:
-                widths = ", ".join(f"{width:g}" for width in state["averages"])
-                raise BadWeights(
-                    f"averages of the widths {widths or '(none)'}, expected {sigma:g} among them — "
-                    "continue with the widths that the run began with"
-                )
-            refuse_others(
-                averages, given, what=f"averages of width {sigma:g}", than="those tracked here"
-            )
-            for name, average in averages.items():
-                average.copy_(given[name])
-        self.step = int(state["step"])
 
 
 def _own_part(tensor: "Tensor") -> "Tensor":
@@ -177,12 +150,13 @@ def ema(run_folder: Path, sigma: float, step: int | None, out: Path, as_json: bo
     """Make averaged weights of any width at any step, of the profiles that a run stored.
 
     RUN is the folder of a run, or one with profiles, also those that MMAudio wrote (ema_ckpts/). The
-    file has the layout of the released weights.
+    file has the layout of the released weights; of a run with lora_rank, it holds adapters.
 
     \b
     Example: python -m training.ema runs/S-16k --sigma 0.08 --out small_16k_ema.safetensors
     """
     from features.weights.checkpoint_files import write_safetensors
+    from training.state.exported import adapters_about
     from training.state.profiles import profiles_in, weighted_sum
 
     stored = profiles_in(run_folder)
@@ -190,7 +164,8 @@ def ema(run_folder: Path, sigma: float, step: int | None, out: Path, as_json: bo
     step = max(profile.step for profile in stored) if step is None else step
     weights, missed = _solved(stored, sigma_rel=sigma, step=step)
     averaged = weighted_sum(stored, weights)
-    about = {"sigma_rel": f"{sigma:g}", "step": str(step), "profiles": str(len(stored))}
+    adapters = adapters_about(Path(stored[0].name))
+    about = {"sigma_rel": f"{sigma:g}", "step": str(step), "profiles": str(len(stored)), **adapters}
     write_safetensors(out, averaged, about)
     size = size_text(sum(tensor.numel() * tensor.element_size() for tensor in averaged.values()))
     finish(
@@ -209,7 +184,11 @@ def ema(run_folder: Path, sigma: float, step: int | None, out: Path, as_json: bo
         text=str(out),
         summary=f"width {sigma:g} at step {step:,}: {number(len(averaged), 'tensor')}, {size}, of "
         f"{number(len(stored), 'profile')}; {missed:.1%} of the profile is missed",
-        next_steps=(f"python -m training.launch --init {shlex.quote(str(out))}",),
+        next_steps=(
+            "python -m training.launch --init "
+            + (f"WEIGHTS --set lora_rank={adapters['rank']} --adapters " if adapters else "")
+            + shlex.quote(str(out)),
+        ),
     )
 
 

@@ -24,14 +24,15 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class LaunchCommand(ComputingCommand):
-    """One process of many under torchrun: what all would say alike, the first says."""
+    """One process of many under torchrun: what all would say alike, the first of a machine says."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command; of other ranks only errors are shown that are theirs alone."""
         try:
             return super().main(*args, **extra)
         except (click.ClickException, UsageProblem, ConfigDiffers) as error:
-            if _is_first():
+            # folders and devices may be amiss on one machine alone
+            if os.environ.get("LOCAL_RANK", "0") == "0":
                 raise
             raise click.exceptions.Exit(error.exit_code) from None
 
@@ -82,13 +83,13 @@ class LaunchCommand(ComputingCommand):
 )
 @click.option(
     "--init",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Begin with these weights: released ones, exported ones, or a training checkpoint of MMAudio.",
 )
 @click.option(
     "--adapters",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="With lora_rank: begin with these adapters, of python -m training.export --adapters.",
 )

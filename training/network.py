@@ -92,6 +92,7 @@ class Network(nn.Module):
         )
         self.fused_blocks = nn.ModuleList(FusedBlock(variant) for _ in range(variant.num_fused))
         self._plans: dict[Any, tuple[Frames | None, tuple[Tensor, Tensor]]] = {}
+        self._frames: dict[Any, Frames] = {}
 
     def ends(self) -> list[nn.Module]:
         """The parts before and behind the blocks that have work to do."""
@@ -215,10 +216,13 @@ class Network(nn.Module):
             self._plans[key] = frames, (shaped[0], shaped[1])
         return self._plans[key]
 
-    @staticmethod
-    def _nearest(rows: int, tokens: int, device: torch.device) -> Frames:
-        index, copies = nearest(rows, tokens)
-        return Frames(index.to(device), copies.to(device))
+    def _nearest(self, rows: int, tokens: int, device: torch.device) -> Frames:
+        """Kept on the device: it is asked for in every pass, and the way there waits."""
+        key = (rows, tokens, device)
+        if key not in self._frames:
+            index, copies = nearest(rows, tokens)
+            self._frames[key] = Frames(index.to(device), copies.to(device))
+        return self._frames[key]
 
 
 def build_network(variant: Variant, *, seed: int, switches: Switches | None = None) -> Network:

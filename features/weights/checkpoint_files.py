@@ -23,7 +23,7 @@ from features.weights.checkpoint_kind import kind_of
 
 METADATA_KEY = "foleyproof"  # the only one: safetensors writes several in random order
 BARE = "tensor"  # the name of a tensor that was saved without one
-_CODE = re.compile(r"GLOBAL ([\w.]+)|Unsupported class (\S+)")
+_CODE = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:class|global:?) (?:GLOBAL )?([\w.]+)")
 # All that torch's readers raise at damaged bytes, as a test with 400 damaged files shows.
 _UNREADABLE = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, AssertionError,
@@ -47,7 +47,7 @@ def read_tensors(path: Path, *, inside: str | None = None) -> dict[str, torch.Te
     kind = kind_of(path)
     if kind == "safetensors":
         return _read_safetensors(path)
-    found = _unpickle(path, mapped=kind == "zip")
+    found = unpickled(path)
     if isinstance(found, torch.Tensor):
         return {BARE: found}
     if isinstance(found, Mapping) and inside in found:
@@ -70,7 +70,23 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
 
 
-def _unpickle(path: Path, *, mapped: bool) -> object:
+def unpickled(
+    path: Path,
+    *,
+    holds: str = "tensors",
+    advice: str = "get the file from where it was published, or as safetensors",
+) -> object:
+    """What `torch.save` wrote: tensors, numbers, names and containers; zips are mapped.
+
+    Args:
+        holds: what it should, and
+        advice: for a file that asks to run code, in messages.
+
+    Raises:
+        WrongWeights: truncated, damaged, no such file at all, or it asks to run code.
+        BadWeights: there is too little memory for it.
+    """
+    mapped = kind_of(path) == "zip"
     if mapped and not zipfile.is_zipfile(path):
         raise _damaged(path, "the end of a zip is missing")
     try:
@@ -81,8 +97,8 @@ def _unpickle(path: Path, *, mapped: bool) -> object:
         named = _CODE.search(str(error))
         does = f"asks to run {named[1] or named[2]}" if named else "is a pickle that may run code"
         raise WrongWeights(
-            f"{path}: {does} when it is read, expected tensors and nothing else — it was refused; get "
-            "the file from where it was published, or as safetensors"
+            f"{path}: {does} when it is read, expected {holds} and nothing else — it was refused; "
+            f"{advice}"
         ) from error
     except _UNREADABLE as error:
         raise _short_of_memory(path, error) or _damaged(path, _reason(error)) from error

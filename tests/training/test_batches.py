@@ -12,7 +12,7 @@ from small_training import TENSORS, bits_of, mixture_of, small_config, training_
 
 from curation.errors import UsageProblem
 from features.shards import ShardReader
-from training.data.batch import Batch, Buffers
+from training.data.batch import Batch
 from training.data.batches import Batches, share_of
 from training.data.draws import Stream
 
@@ -251,12 +251,6 @@ def test_on_a_cpu_a_batch_is_where_it_is_wanted(folder: Path) -> None:
     assert isinstance(moved, Batch)
     assert {getattr(moved, name).device.type for name in TENSORS} == {"meta"}
     assert moved.rows is batch.rows
-
-
-def test_buffers_say_what_they_take(folder: Path) -> None:
-    with ShardReader(folder) as reader:
-        latents, shards = 32 * 20, 32 * 20 * 2 + 8 * 1024 + 16 * 768 + 77 * 1024
-        assert Buffers(reader, 6).num_bytes == 6 * (2 * shards + 1 + 4 * (2 * latents + 1) + 4)
 
 
 @pytest.mark.gpu

@@ -12,7 +12,6 @@ from some_profiles import Given, same
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from curation.errors import BadWeights
 from training.ema import SIGMAS, Tracks, beta, gamma_of, synthesize
 from training.powers import solve
 
@@ -212,41 +211,6 @@ def test_no_widths_are_no_averages() -> None:
     tracks = Tracks({"a": torch.zeros(2)}, sigmas=())
     tracks.update({"a": torch.ones(2)})
     assert tracks.averages == {}
-
-
-def test_tracks_continue_from_what_was_kept() -> None:
-    generator = torch.Generator().manual_seed(0)
-    trajectory = [{"a": torch.randn(4, generator=generator)} for _ in range(10)]
-    unbroken, begun, resumed = (Tracks(trajectory[0]) for _ in range(3))
-    for weights in trajectory:
-        unbroken.update(weights)
-    for weights in trajectory[:6]:
-        begun.update(weights)
-    resumed.load_state_dict(begun.state_dict())
-    for weights in trajectory[6:]:
-        resumed.update(weights)
-    assert resumed.step == 10
-    for sigma in SIGMAS:
-        assert torch.equal(resumed.averages[sigma]["a"], unbroken.averages[sigma]["a"])
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        (
-            Tracks({"a": torch.zeros(2)}, sigmas=(0.2,)),
-            "averages of the widths 0.2, expected 0.05 among",
-        ),
-        (
-            Tracks({"b": torch.zeros(2)}),
-            "a missing, b unknown, expected the tensors to be those tracked",
-        ),
-        (Tracks({"a": torch.zeros(3)}), r"a of shape \(3,\) for \(2,\)"),
-    ],
-)
-def test_tracks_of_other_tensors_are_refused(other: Tracks, message: str) -> None:
-    with pytest.raises(BadWeights, match=message):
-        Tracks({"a": torch.zeros(2)}).load_state_dict(other.state_dict())
 
 
 def test_an_update_waits_for_no_device() -> None:

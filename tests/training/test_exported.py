@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from small_disk import mounted
 from some_checkpoints import ABOUT, same, whole
 from torch import Tensor
 
@@ -228,6 +229,16 @@ def test_exports_are_replaced_only_where_it_is_asked_for(
     assert command(run, "--out", tmp_path, "--replace") == 0
     assert (tmp_path / "README.md").read_text().startswith("---\nlicense: other\n")
     assert (tmp_path / "notes.txt").read_text() == "mine too"
+
+
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
+def test_a_full_disk_ends_with_14(
+    form: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mounted(tmp_path, 1000):
+        assert command(run, "--out", tmp_path / "out", "--format", form) == 14
+        assert "no space left" in capsys.readouterr().err
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_run_without_checkpoints_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

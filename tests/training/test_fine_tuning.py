@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from small_runs import run_of, same, shards_in, short_config, state_of
 
 from curation.errors import BadWeights, UsageProblem
+from training.ema import ema
 from training.model.adapters import merged
 from training.model.groups import group_of
 from training.model.released import from_released, trainable_names
@@ -109,6 +110,24 @@ def test_exported_adapters_go_on_in_another_run(shards: Path, tmp_path: Path) ->
         run_of(shards, tmp_path / "third", other, init=file, adapters=adapters)
     with pytest.raises(UsageProblem, match="lora_rank without --init"):
         run_of(shards, tmp_path / "third", still)
+    with pytest.raises(UsageProblem, match=r"nothing\.safetensors: no such file"):
+        run_of(shards, tmp_path / "third", still, init=file, adapters=tmp_path / "nothing.safetensors")
+
+
+def test_averages_of_adapters_say_what_they_are(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "weights.safetensors", tmp_path / "averaged.safetensors"
+    save_file(released(), file)
+    config = short_config(steps=4, lora_rank=4, lora_alpha=8.0, ema_profile_every=2)
+    run_of(shards, tmp_path / "run", config, init=file)
+    words = [str(tmp_path / "run"), "--sigma", "0.08", "--out", str(out)]
+    assert ema.main(words, standalone_mode=False) == 0
+    assert "--set lora_rank=4 --adapters" in capsys.readouterr().err
+    begun = short_config(steps=1, lora_rank=4, lora_alpha=16.0)
+    for adapters in (out, *(tmp_path / "run" / "ema").iterdir()):
+        with pytest.raises(UsageProblem, match=r"with alpha 8, expected 16 as here .* lora_alpha=8"):
+            run_of(shards, tmp_path / "other", begun, init=file, adapters=adapters)
 
 
 def test_training_checkpoint_of_mmaudio_that_is_done_is_saved_as_ours(

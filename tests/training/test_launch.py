@@ -252,7 +252,18 @@ def test_other_ranks_say_nothing(
     seal("shards/16000")
     loop.error = error
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
     assert run(*words) == (code, "", "")
+
+
+def test_the_first_rank_of_each_machine_tells_what_its_machine_lacks(
+    run: Run, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "8")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    code, _, err = run("--shards", "elsewhere", "--model", "S-16k")
+    assert code == 2
+    assert "elsewhere: no such folder" in err
 
 
 def test_torchrun_leaves_every_option_to_us_but_run_which_has_another_name() -> None:

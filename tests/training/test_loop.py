@@ -2,11 +2,6 @@
 
 import errno
 import json
-import logging
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +19,7 @@ from training.model.released import from_released, released_layout
 from training.model.variants import VARIANTS
 from training.optim import learning_rate
 from training.state import stored
-from training.state.folders import latest, step_folder, steps_of
+from training.state.folders import latest, steps_of
 from training.state.pieces import WEIGHTS, averages
 
 TINY = VARIANTS["tiny_16k"]
@@ -111,8 +106,8 @@ def test_profiles_are_written_and_make_other_averages(shards: Path, tmp_path: Pa
     assert set(synthesize(run, 0.05, 9)) == set(last)
 
 
-@pytest.fixture
-def bad_shards(tmp_path: Path) -> Path:
+def spoilt_shards(folder: Path, rows: list[Planned]) -> Path:
+    """Shards whose clip v002 has a feature that is not a number."""
     import small_shards
 
     made = small_shards.values_of
@@ -125,9 +120,14 @@ def bad_shards(tmp_path: Path) -> Path:
 
     small_shards.values_of = spoilt
     try:
-        return shards_in(tmp_path, rows=training_rows())
+        return shards_in(folder, rows=rows)
     finally:
         small_shards.values_of = made
+
+
+@pytest.fixture
+def bad_shards(tmp_path: Path) -> Path:
+    return spoilt_shards(tmp_path, training_rows())
 
 
 def test_poisoned_clip_stops_the_run_by_name_and_nothing_is_lost(
@@ -157,60 +157,6 @@ def test_poisoned_clip_stops_the_run_by_name_and_nothing_is_lost(
     other = tmp_path / "other"
     run_of(bad_shards, other, short_config(steps=step, drop_video=0.0))
     assert same(state_of(other), before)
-
-
-def signalled(run: Path, number: signal.Signals) -> threading.Thread:
-    """Sends a signal to this process when the run has told of its third step."""
-
-    def work() -> None:
-        while not (run / "stats.jsonl").is_file() or len(lines_of(run)) < 3:
-            time.sleep(0.02)
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_to_end_saves_the_step_that_is_done(
-    number: signal.Signals, shards: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    thread = signalled(run, number)
-    with pytest.raises(KeyboardInterrupt):
-        run_of(shards, run, short_config(steps=100_000, log_every=1))
-    thread.join()
-    (step,) = steps_of(run)
-    state = state_of(run)
-    assert int(state["counts/updates"]) == int(state["counts/averaged"]) == step
-    other = tmp_path / "other"
-    run_of(shards, other, short_config(steps=step))
-    assert same(state_of(other), state)
-
-
-def test_signal_to_save_saves_and_the_run_goes_on(shards: Path, tmp_path: Path) -> None:
-    run, config = tmp_path / "run", short_config(steps=60, log_every=1, keep_checkpoints=9)
-    thread = signalled(run, signal.SIGUSR1)
-    run_of(shards, run, config)
-    thread.join()
-    first, last = steps_of(run)
-    assert 3 <= first < last == 60
-    run_of(shards, tmp_path / "other", short_config(steps=60))
-    assert same(state_of(tmp_path / "other"), state_of(run))
-
-
-def test_signal_to_save_at_a_step_that_is_saved_anyway_saves_it_once(
-    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = tmp_path / "run"
-    config = short_config(steps=30, log_every=1, checkpoint_every=1, keep_checkpoints=99)
-    thread = signalled(run, signal.SIGUSR1)
-    with caplog.at_level(logging.INFO, logger="training.state.stored"):
-        run_of(shards, run, config)
-    thread.join()
-    written = [record.getMessage().split(": ")[0] for record in caplog.records]
-    assert written == [str(step_folder(run, step)) for step in range(1, 31)]
 
 
 @pytest.mark.parametrize("times", [1, 99])
@@ -262,7 +208,7 @@ def test_preflight_tries_the_run_and_leaves_nothing(shards: Path, tmp_path: Path
     found = preflight(short_config(batch=8), Asked(shards=shards, run=run, device="cpu"))
     assert found["losses"][-1] < found["losses"][0]
     assert found["checkpoint_bytes"] > 20e6
-    assert list(run.iterdir()) == []
+    assert [path.name for path in run.iterdir()] == [".lock"]
     still = short_config(batch=8, learning_rate=1e-30)
     with pytest.raises(FoleyproofError, match="expected it to fall"):
         preflight(still, Asked(shards=shards, run=run, device="cpu"))
@@ -275,6 +221,19 @@ def test_validation_is_the_same_each_time_and_alarms_are_raised(shards: Path, tm
     first, second = (lines_of(tmp_path / name, "validation") for name in ("run", "again"))
     assert [line["step"] for line in first] == [3, 6]
     assert [line["loss"] for line in first] == [line["loss"] for line in second]
+
+
+def test_a_poisoned_clip_that_validates_is_named_and_left_out(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [Planned(dataset="chimes", clip_id=name) for name in ("v002", "v902", "v903")]
+    config = short_config(steps=2, validate_every=2, held_back=0.0, drop_video=0.0)
+    found = run_of(shards, tmp_path / "run", config, val_shards=spoilt_shards(tmp_path, rows))
+    assert found["steps"] == 2
+    (line,) = lines_of(tmp_path / "run", "validation")
+    assert line["loss"] > 0
+    assert "1 validation sample left out, whose loss is not finite: chimes/v002 — " in (
+        capsys.readouterr().err)  # fmt: skip
 
 
 def test_shards_of_untrained_encoders_are_refused_without_the_flag(tmp_path: Path) -> None:

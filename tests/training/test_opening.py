@@ -163,8 +163,13 @@ def test_media_that_were_prepared_otherwise_are_said(folder: Path, tmp_path: Pat
 def test_latents_without_a_deviation_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One channel is the same in all rows; and means too large to be added up."""
-    for name, spoilt in (("flat", 0.0), ("huge", 3e38)):
+    """One channel is the same in all rows; is too large to be added up; is no number."""
+    bad = r"among the latents of .* rows of bells \(train, av\), .* some that are not finite, expected"
+    for name, spoilt, message in (
+        ("flat", 0.0, "its latents have mean .* expected finite numbers"),
+        ("huge", 3e38, "its latents have mean .* expected finite numbers"),
+        ("none", float("nan"), bad),
+    ):
 
         def values(planned: Planned, about: dict[str, Any] = ABOUT, spoilt: float = spoilt) -> Any:
             found = values_of(planned, about)
@@ -174,7 +179,7 @@ def test_latents_without_a_deviation_are_refused(
         with monkeypatch.context() as patched:
             patched.setattr("small_shards.values_of", values)
             training_folder(tmp_path / name)
-        with pytest.raises(FoleyproofError, match=r"its latents have mean .* expected finite numbers"):
+        with pytest.raises(FoleyproofError, match=message):
             open_shards(tmp_path / name, small_config())
 
 

@@ -277,6 +277,14 @@ def test_a_run_of_other_settings_or_shards_is_not_continued(tmp_path: Path) -> N
     replace(ABOUT, config=later).continues(begun, "runs/x")
 
 
+def test_what_is_no_part_of_a_run_is_not_swept(tmp_path: Path) -> None:
+    """A run in a folder below, whose machine is another one; an export that is being written."""
+    for name in ("S-16k/checkpoints/step-00000001.tmp-2147483647", "export/stage.tmp-2147483647"):
+        (tmp_path / name).mkdir(parents=True)
+    with held(tmp_path):
+        assert len([path for path in tmp_path.rglob("*.tmp-*")]) == 2
+
+
 def test_one_process_trains_in_a_folder_and_sweeps_what_dead_ones_left(tmp_path: Path) -> None:
     run = saved(tmp_path / "run", 1)
     left = run / "checkpoints" / f"step-00000002.tmp-{2**48 + 5}"

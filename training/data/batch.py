@@ -90,12 +90,6 @@ class Buffers:
         self._copied: Any = None  # the event that ends the last copy
         self._stream: Any = None
 
-    @property
-    def num_bytes(self) -> int:
-        """Of all of it."""
-        tensors = [*self.shards.values(), *self.own.values()]
-        return sum(tensor.nbytes for tensor in tensors)
-
     def wait(self) -> None:
         """Until what was copied from here has arrived."""
         if self._copied is not None:

@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,6 +123,16 @@ def _refuse_unlike(reader: ShardReader, training: ShardReader) -> list[str]:
 
 
 def _refuse_statistics(reader: ShardReader, mean: Tensor, std: Tensor) -> None:
+    bad = [
+        f"{number(sums.rows, 'row')} of {group.dataset} ({group.split or 'no split'}, {group.kind})"
+        for group, sums in reader.groups().items()
+        if not all(np.isfinite(one).all() for one in sums.arrays())
+    ]
+    if bad:
+        raise FoleyproofError(
+            f"{reader.folder}: among the latents of {', '.join(bad)} are some that are not finite, "
+            "expected finite ones — extract these clips again into another folder"
+        )
     if not (torch.isfinite(mean).all() and torch.isfinite(std).all() and (std > 0).all()):
         raise FoleyproofError(
             f"{reader.folder}: its latents have mean {mean.tolist()} and deviation {std.tolist()} by "

@@ -54,17 +54,17 @@ class HeadNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(HEAD_WIDTH))
 
 
-def rotation(length: int, *, scale: float = 1.0, device: torch.device | None = None) -> Tensor:
+def rotation(length: int, *, scale: float = 1.0) -> Tensor:
     """Cosines and sines of rotary embeddings (2, T, E/2), float32.
 
     Args:
         scale: by which positions count faster than tokens.
     """
-    # on the CPU and then moved: equal tables on every device
+    # on the CPU, and then moved: equal tables on every device
     steps = torch.arange(0, HEAD_WIDTH, 2, dtype=torch.float32) / HEAD_WIDTH
     frequencies = 1.0 / (_BASE**steps) * scale
     angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
-    return torch.stack([angles.cos(), angles.sin()]).to(device)
+    return torch.stack([angles.cos(), angles.sin()])
 
 
 class Repeat(torch.autograd.Function):

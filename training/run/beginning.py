@@ -22,7 +22,7 @@ from training.run.step import Trained
 from training.state.about import About
 from training.state.exported import adapters_about
 from training.state.folders import latest
-from training.state.imported import Imported, imported
+from training.state.imported import Imported, imported, refuse_no_file
 from training.state.reading import Stored, opened
 
 
@@ -84,6 +84,7 @@ def _take_adapters(network: Network, config: TrainConfig, path: Path) -> None:
             f"--adapters {path}: the run trains none, expected a rank for them — give --set "
             "lora_rank=…, that of the file"
         )
+    refuse_no_file(path)
     about = adapters_about(path)
     for key, mine in (("variant", config.variant), ("alpha", f"{config.lora_alpha:g}")):
         if about.get(key, mine) != mine:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from curation.errors import UsageProblem, WorkerLost
+from curation.tables import number
 
 _PATIENCE = timedelta(minutes=10)  # for a rank that does not answer; it may write a checkpoint
 _LOOKS_S = 0.05  # how often the first rank looks who asks
@@ -83,7 +84,7 @@ def joined(device: str | None = None, *, repeatably: bool = True) -> Iterator[Wo
         WorkerLost: another rank went away.
     """
     rank, size, local = (int(os.environ.get(n, d)) for n, d in _PLACES)
-    chosen = _device(device, local)
+    chosen = _device(device, local, ranks=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if chosen.type == "cuda":
         if repeatably:
             repeatable()
@@ -144,10 +145,15 @@ def repeatable() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _device(name: str | None, local: int) -> torch.device:
+def _device(name: str | None, local: int, *, ranks: int) -> torch.device:
+    """Of this rank, among so many of its machine.
+
+    Raises:
+        UsageProblem: there is no such device, or not one for each.
+    """
     count = torch.cuda.device_count()
     if name is None:
-        return torch.device("cuda", local) if count else torch.device("cpu")
+        name = "cuda" if count else "cpu"
     try:
         chosen = torch.device(name)
     except RuntimeError as error:
@@ -158,6 +164,12 @@ def _device(name: str | None, local: int) -> torch.device:
         raise UsageProblem(
             f"--device {name}: this machine has {count or 'no'} CUDA devices, expected one of them — "
             "leave it out to take what is there"
+        )
+    if chosen.type == "cuda" and ranks > (count if chosen.index is None else 1):
+        there = number(count, "GPU") if chosen.index is None else chosen
+        raise UsageProblem(
+            f"{ranks} processes on a machine for {there}, expected a GPU for each — give torchrun "
+            f"--nproc-per-node {count} and leave --device out, or take --device cpu"
         )
     return torch.device("cuda", local) if name == "cuda" else chosen
 

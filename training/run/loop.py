@@ -28,7 +28,7 @@ from training.run.asked import Asked
 from training.run.assembly import rehearse
 from training.run.beginning import begun
 from training.run.distributed import World, joined, speaking
-from training.run.machine import peak_of
+from training.run.machine import gpu_named, peak_of
 from training.run.memory import hint
 from training.run.opening import Data, opened_data
 from training.run.owners import owned
@@ -226,14 +226,16 @@ def _validation(config: TrainConfig, data: Data, world: World) -> Validation | N
 
 
 def _report(config: TrainConfig, asked: Asked, data: Data, world: World, *, first: int) -> Report:
-    """What tells of the run; before a long one, device and data are tried for a second each."""
+    """What tells of the run; before a long one, data and an unknown device are tried for a second."""
     on_gpu = world.device.type == "cuda"
     name = torch.cuda.get_device_name(world.device) if on_gpu else "CPU"
     flops = sample_flops(config, duration_s=data.duration_s)
-    peak = None
-    if config.steps - first >= _LONG:
+    peak, is_long = None, config.steps - first >= _LONG
+    if is_long or (config.precision == "bf16" and gpu_named(name) is not None):
         peak = world.told(peak_of(name, world.device, config.precision) if world.is_first else None)
         assert peak is not None, "the first rank measured"
+    if is_long:
+        assert peak is not None
         share = expected_mfu(config, [], name, on_gpu=on_gpu).mfu
         found = measure(
             data.reader, data.mixture, config, rank=world.rank, world=world.size, first_step=first

@@ -151,7 +151,7 @@ def _of_weights(config: TrainConfig, ranks: int) -> dict[str, int]:
         "weights": _WEIGHT * sizes.all // part,
         "gradients": _WEIGHT * sizes.trained // part,
         "moments": _MOMENTS * sizes.trained // part,
-        "averages": _WEIGHT * len(config.ema_sigmas) * sizes.all // ranks,
+        "averages": _WEIGHT * len(config.ema_sigmas) * (sizes.adapters or sizes.all) // ranks,
     }
     if config.precision == "bf16":
         parts["bf16 copies"] = _COPY * sizes.all

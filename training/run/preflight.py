@@ -1,13 +1,13 @@
 """A short try of everything that a long run will need, on its own data and device.
 
-Twenty steps that learn one batch by heart, a checkpoint there and back, how fast and how large it all
-is. Nothing of it stays.
+Twenty steps that learn one batch by heart, a batch that validates, a checkpoint there and back with the
+averages that are kept, how fast and how large it all is. Nothing of it stays.
 """
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,22 @@ from typing import Any
 import torch
 
 from curation.errors import FoleyproofError
-from curation.files import free_bytes
+from curation.files import free_bytes, remove
 from curation.progress import note
-from curation.tables import size_text
+from curation.tables import number, size_text
 from training.config import TrainConfig
 from training.data.batches import Batches, share_of
 from training.data.throughput import measure
+from training.data.validation import Validation
 from training.ema import Tracks
 from training.run.asked import Asked
 from training.run.beginning import begun
 from training.run.distributed import World, joined
-from training.run.loop import memory_bytes, saying_what_fits
+from training.run.loop import memory_bytes, saying_what_fits, validated
 from training.run.machine import peak_of
 from training.run.opening import Data, opened_data
 from training.run.owners import owned
-from training.run.saving import pieces, restore
+from training.run.saving import pieces, restore, write_profiles
 from training.run.step import Meter, Trained, gradients, update
 from training.run.work import sample_flops
 from training.state.about import About
@@ -51,12 +52,13 @@ def preflight(config: TrainConfig, asked: Asked) -> dict[str, Any]:
     """
     with (
         joined(asked.device, repeatably=config.repeatable) as world,
-        _alone(asked.run / _FOLDER, world),
+        _alone(asked.run, world),
         opened_data(config, asked, world) as data,
         saying_what_fits(config, world, duration_s=data.duration_s),
     ):
         trained, tracks, first, about = begun(config, asked, data, world)
         losses, samples_per_s = _learned(trained, tracks, data, first)
+        _refuse_no_loss(trained, data)
         size, took_s = _there_and_back(trained, tracks, asked.run / _FOLDER, about)
         flops = sample_flops(config, duration_s=data.duration_s)
         on_gpu = world.device.type == "cuda"
@@ -86,19 +88,17 @@ def preflight(config: TrainConfig, asked: Asked) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, world: World) -> Iterator[None]:
-    """Hold the folder of the try, empty at first, and take it away in the end."""
+def _alone(run: Path, world: World) -> Iterator[None]:
+    """Hold the run; its folder of the try is not there at first, and is taken away in the end."""
     if not world.is_first:
         yield
         return
-    try:
-        with held(folder):
-            for left in folder.iterdir():
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
+    with held(run):
+        remove(run / _FOLDER)
+        try:
             yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            remove(run / _FOLDER)
 
 
 def _learned(trained: Trained, tracks: Tracks, data: Data, first: int) -> tuple[list[float], float]:
@@ -143,13 +143,32 @@ def _synchronise(world: World) -> None:
         torch.cuda.synchronize(world.device)
 
 
+def _refuse_no_loss(trained: Trained, data: Data) -> None:
+    """Validate on one batch, as the run will."""
+    config, world = trained.config, trained.world
+    if not config.validate_every or not len(data.validation_rows):
+        return
+    few = replace(config, validate_samples=config.batch)
+    validation = Validation(
+        data.validation, data.validation_rows, few, rank=world.rank, world=world.size
+    )
+    loss, _, count = validated(trained, validation, data)
+    if not count:
+        raise FoleyproofError(
+            f"validation: the loss of its first {number(len(validation.rows), 'sample')} is {loss}, "
+            "expected a finite one — see what is in the shards: features verify --full"
+        )
+
+
 def _there_and_back(trained: Trained, tracks: Tracks, folder: Path, about: About) -> tuple[int, float]:
     """Bytes of a checkpoint, and the seconds to write it, read it and find everything equal."""
     world, begun_s = trained.world, time.perf_counter()
     mine = {piece.name: piece.tensor.detach().to("cpu", copy=True) for piece in pieces(trained, tracks)}
     gather = world.gatherer_for_a_thread()
+    variant = trained.config.variant
+    then = (lambda stored: write_profiles(folder, variant, stored)) if tracks.averages else None
     with Checkpoints(folder, about=about, keep=1, rank=world.rank, gather=gather) as checkpoints:
-        checkpoints.save(1, pieces(trained, tracks))
+        checkpoints.save(1, pieces(trained, tracks), then=then)
         checkpoints.wait()
     world.gathered(None)  # the folder has its name on all machines
     stored: Stored = opened(step_folder(folder, 1))

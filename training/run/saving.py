@@ -19,12 +19,13 @@ from training.model.released import to_released
 from training.model.variants import variant_named
 from training.run.owners import first_row, owned
 from training.run.step import Trained
+from training.state.exported import said_of_adapters
+from training.state.folders import PROFILES
 from training.state.pieces import FIRST_MOMENTS, SECOND_MOMENTS, WEIGHTS, Piece, averages, whole
 from training.state.profiles import profile_name
 from training.state.reading import Stored
 
 UPDATES, AVERAGED = "counts/updates", "counts/averaged"  # of the optimizer, and of the averages
-PROFILES = "ema"  # their folder in a run's
 _MOMENTS = {"exp_avg": FIRST_MOMENTS, "exp_avg_sq": SECOND_MOMENTS}
 
 
@@ -102,10 +103,11 @@ def write_profiles(run: Path, variant: str, stored: Stored) -> None:
     Those of adapters have the names that `--adapters` reads.
     """
     step = int(stored.read({AVERAGED: None})[AVERAGED])
+    adapters = said_of_adapters(stored.about) if stored.about.config["lora_rank"] else {}
     for sigma in stored.about.config["ema_sigmas"]:
         names = stored.begins(averages(sigma))
         found = stored.read(dict.fromkeys(names.values()))
         tensors = {name: found[kept] for name, kept in names.items()}
         released = to_released(tensors, variant_named(variant)) or adapter_state(tensors)
-        about = {"step": str(step), "sigma_rel": f"{sigma:g}", "variant": variant}
+        about = {"step": str(step), "sigma_rel": f"{sigma:g}", "variant": variant, **adapters}
         write_safetensors(run / PROFILES / profile_name(step, sigma), released, about)

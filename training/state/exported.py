@@ -22,6 +22,7 @@ from features.weights.checkpoint_files import METADATA_KEY, write_safetensors
 from training.model.adapters import adapter_state, merged
 from training.model.released import released_layout, to_released
 from training.model.variants import variant_named
+from training.state.about import About
 from training.state.card import CARD, CONFIG, Facts, model_card
 from training.state.folders import FOLDER
 from training.state.pieces import WEIGHTS, averages
@@ -104,7 +105,6 @@ def export_adapters(stored: Stored, out: Path, *, sigma_rel: float | None, repla
         UsageProblem: it has none, the file is there, or is no *.safetensors.
         NoSpace, NotWritable: nothing was written.
     """
-    config = stored.about.config
     names = stored.begins(WEIGHTS)
     if sigma_rel is not None:
         names |= _averages(stored, sigma_rel)
@@ -121,10 +121,15 @@ def export_adapters(stored: Stored, out: Path, *, sigma_rel: float | None, repla
         )
     found = stored.read(dict.fromkeys(names.values()))
     adapters = adapter_state({name: found[place] for name, place in names.items()})
-    about = {"format": ADAPTERS, "variant": str(config["variant"]), "rank": str(config["lora_rank"]),
-             "alpha": f"{config['lora_alpha']:g}", "init": str(stored.about.init)}  # fmt: skip
-    write_safetensors(out, adapters, about)
+    write_safetensors(out, adapters, said_of_adapters(stored.about))
     return len(adapters)
+
+
+def said_of_adapters(about: About) -> dict[str, str]:
+    """What a file of adapters says of them."""
+    config = about.config
+    return {"format": ADAPTERS, "variant": str(config["variant"]), "rank": str(config["lora_rank"]),
+            "alpha": f"{config['lora_alpha']:g}", "init": str(about.init)}  # fmt: skip
 
 
 def adapters_about(path: Path) -> dict[str, str]:
@@ -171,8 +176,11 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor], facts: Facts) -> N
         return
     # parts of one tensor, as w1 and w3 were, must not share memory: each would hold both
     own = {name: tensor.clone() for name, tensor in weights.items()}
-    with replacing(path) as temporary:
-        torch.save(own, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        try:
+            torch.save(own, stream)
+        except RuntimeError as error:  # on a full disk it hides what the disk said
+            raise error.__context__ or error from None
 
 
 def _document(facts: Facts) -> dict[str, Any]:

@@ -4,6 +4,7 @@
       .lock                         held by the first rank as long as the run goes on
       checkpoints/step-00010000/    whole, since it has this name; see `reading`
       checkpoints/step-00020000.tmp-<number>/    being written, or left by a run that died
+      ema/                          averages that are kept; see `profiles`
 
 A checkpoint is removed under a temporary name too, so that none is ever found in part.
 """
@@ -17,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from curation.errors import FoleyproofError, ManifestChanged, UsageProblem
-from curation.files import disk_space, locked, remove
+from curation.files import disk_space, locked, remove, sweep
 from curation.tables import number, size_text
 from training.state.reading import Stored, opened
 
 logger = logging.getLogger(__name__)
-FOLDER = "checkpoints"
+FOLDER, PROFILES = "checkpoints", "ema"
 _NAME = re.compile(r"step-([0-9]{8,})")
 _SHOWN = 8  # steps in a message
 
@@ -124,16 +125,15 @@ def _verified(folder: Path) -> Stored:
 
 
 @contextlib.contextmanager
-def held(run: Path, *, patience_s: float = 0.0) -> Iterator[None]:
+def held(run: Path) -> Iterator[None]:
     """Hold the lock of a run; what dead runs left half written there is removed. For the first rank.
-
-    Args:
-        patience_s: for another process that holds it.
 
     Raises:
         Locked: another process trains there.
     """
-    with locked(run, patience_s=patience_s, of="this run", option="--run"):
+    with locked(run, of="this run", option="--run", deep=False):
+        for name in (FOLDER, PROFILES):  # what lies elsewhere below is not this run's
+            sweep(run / name, deep=False)
         yield
 
 

@@ -78,7 +78,7 @@ def imported(path: Path, names: Sequence[str]) -> Imported:
         WrongWeights: it is damaged, asks to run code, or holds something else.
         BadWeights: its parts do not belong together.
     """
-    _refuse_folder(path)
+    refuse_no_file(path)
     if kind_of(path) == "safetensors":
         return Imported(file=path.name, weights=plain(read_tensors(path)), origin=_said_origin(path))
     content = unpickled(path)
@@ -96,7 +96,8 @@ def imported(path: Path, names: Sequence[str]) -> Imported:
     return Imported(file=path.name, weights=plain(found), origin=origin)
 
 
-def _refuse_folder(path: Path) -> None:
+def refuse_no_file(path: Path) -> None:
+    """Raise UsageProblem where there is no file of weights."""
     if path.is_dir():
         raise UsageProblem(
             f"{path}: is a folder, expected a file of weights — of the folder of a run, make one: "

@@ -9,6 +9,7 @@ import click
 
 from curation import options
 from curation.console import finish, run
+from curation.errors import UsageProblem
 from curation.tables import number, size_text
 from features.installed import ComputingCommand
 
@@ -73,6 +74,11 @@ def export(
     from training.state.folders import found
 
     stored = found(run_folder, step)
+    if adapters and form == "pth":
+        raise UsageProblem(
+            "--format pth with --adapters, expected safetensors, which alone says what they are of — "
+            "leave one of them out"
+        )
     if adapters:
         count = export_adapters(stored, out, sigma_rel=sigma_rel, replace=replace)
         finish(

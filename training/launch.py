@@ -171,6 +171,15 @@ def launch(
             f"{given[0]} without --dry-run: a run takes the GPUs that are there; expected it with "
             "--dry-run — add that, or leave it out"
         )
+    unread = {
+        "--profile": profile_steps and (dry_run or preflight),
+        "--device": device and dry_run,
+    }
+    if given := [name for name, value in unread.items() if value]:
+        raise UsageProblem(
+            f"{given[0]} with {'--dry-run' if dry_run else '--preflight'}, which does not use it; "
+            "expected one of them — leave the other out"
+        )
     configured(model or next(iter(PRESETS)), settings)  # what is misspelt is told before what is missing
     shards = found_shards(shards, model, must_be=not dry_run)
     model = model or model_for(shards, must_be=not dry_run)

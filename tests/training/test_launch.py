@@ -129,12 +129,12 @@ def test_options_arrive(run: Run, loop: Loop) -> None:
     seal("a b")
     code, _, err = run(
         *("--shards", "a b", "--val-shards", "v", "--run", "my run", "--init", "w.pth"),
-        *("--allow-untrained", "--profile", "5", "--device", "cuda:0", "--preflight"),
+        *("--allow-untrained", "--profile", "5", "--device", "cuda:0"),
         *("--set", "batch=16", "--set", "repeat=bells=2"),
     )
     assert code == 0
     ((name, config, asked),) = loop.asked
-    assert (name, config.batch, config.repeat) == ("preflight", 16, (("bells", 2),))
+    assert (name, config.batch, config.repeat) == ("train", 16, (("bells", 2),))
     assert asked == Asked(
         shards=Path("a b"),
         run=Path("my run"),
@@ -144,6 +144,9 @@ def test_options_arrive(run: Run, loop: Loop) -> None:
         device="cuda:0",
         profile_steps=5,
     )
+    assert "next: python -m training.export" in err
+    code, _, err = run("--shards", "a b", "--preflight")
+    assert (code, loop.asked[-1][0]) == (0, "preflight")
     assert "next: the same command without --preflight" in err
 
 
@@ -178,6 +181,9 @@ def test_json_is_one_document(run: Run, loop: Loop) -> None:
         (("--gpus", "8"), r"--gpus without --dry-run"),
         (("--mfu", "40"), r"--mfu without --dry-run"),
         (("--dry-run", "--preflight"), r"--dry-run with --preflight, expected one of them"),
+        (("--dry-run", "--device", "cpu"), r"--device with --dry-run, which does not use it"),
+        (("--preflight", "--profile", "5"), r"--profile with --preflight, which does not use it"),
+        (("--dry-run", "--init", "w.pth"), r"w.pth: no such file, expected one of weights"),
         (("--dry-run", "--gpu", "K80"), r"--gpu K80: nothing is known of it"),
         (("--dry-run", "--gpus", "7"), r"a batch of 512 on 7 ranks"),
         (("--nonsense",), r"No such option"),

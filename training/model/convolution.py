@@ -5,7 +5,7 @@ matrix, and so are all of them.
 
     float32 on a CPU    `minimal` for three taps, `shifts` for seven
     a GPU               cuDNN's convolution of images of height 1 whose channels lie last, which is how
-                        they lie here: up to three times as fast as windows (results/gpu_training.json)
+                        they lie here: up to three times as fast as windows (results/gpu_training_*.json)
     all else            windows: a row holds what the kernel sees at one time step, tap after tap, and
                         one product has K·I terms
 

@@ -15,6 +15,7 @@ from training.run.machine import Machine
 from training.run.memory import estimate, hint, sizes_of
 from training.run.stats import read_stats
 from training.run.work import MFUS, TABLE_A7, Expected, expected_mfu, hours, sample_flops
+from training.state.imported import refuse_no_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +36,13 @@ def document_of(planned: Planned) -> dict[str, Any]:
     """All of it, as --json prints it.
 
     Raises:
-        UsageProblem: the batch cannot be dealt out to the ranks, or the shards that are there are not
-            such as the run would take.
+        UsageProblem: the batch cannot be dealt out to the ranks, the shards that are there are not
+            such as the run would take, or files to begin with are not there.
     """
     config, machine = planned.config, planned.machine
+    for given in (planned.asked.init, planned.asked.adapters):
+        if given is not None:
+            refuse_no_file(given)
     data, duration_s = _data(config, planned.asked)
     sizes = sizes_of(config)
     return {
@@ -59,7 +63,7 @@ def document_of(planned: Planned) -> dict[str, Any]:
         "time": _time(planned, duration_s),
         "paper": _paper(config),
         "data": data,
-        "notes": list(_notes(config)),
+        "notes": list(_notes(config, planned.asked)),
     }
 
 
@@ -189,9 +193,11 @@ def _data(config: TrainConfig, asked: Asked) -> tuple[dict[str, Any], float]:
         return found, spec_of(training.reader.about).duration_s
 
 
-def _notes(config: TrainConfig) -> list[str]:
+def _notes(config: TrainConfig, asked: Asked) -> list[str]:
     """What somebody who reads the settings may not have meant."""
     notes = []
+    if (config.lora_rank or "final" in config.freeze) and asked.init is None:
+        notes.append("a run that trains so little begins with weights: give it --init FILE")
     late = [
         milestone for milestone in config.milestones if config.warmup_steps + milestone >= config.steps
     ]

@@ -79,7 +79,7 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
     live, meter, watch = owned(trained), Meter(world.device), Watch(world)
     size, count = share_of(config, world.size)
     rehearse(trained, data.reader.allocate(size))
-    told, flags = first, None
+    flags = None
     saved = first if first in steps_of(asked.run) else -1  # what was taken over is not saved yet
     with (
         report,
@@ -154,7 +154,6 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
                     done, loss=loss, loss_by_t=by_time, learning_rate=rate, gradient_norm=flags.norm,
                     waited_s=batches.waited_s, memory_bytes=memory_bytes(world),
                 )  # fmt: skip
-                told = done
             if validation is not None and validates:
                 with report.aside():
                     loss, by_time, count = validated(trained, validation, data)
@@ -182,7 +181,7 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
         f"checkpoint of step {done:,}"
     )
     return {
-        "summary": summary, "steps": done, "steps_before": first, "told": told, "seconds": took_s,
+        "summary": summary, "steps": done, "steps_before": first, "seconds": took_s,
         "overfits": report.overfits,
     }  # fmt: skip
 

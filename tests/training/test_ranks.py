@@ -100,7 +100,7 @@ def test_fewer_ranks_go_on_where_more_stopped(shards: Path, alone: Path, tmp_pat
 @pytest.mark.slow
 def test_rank_that_vanishes_is_started_again_by_torchrun(shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = [*SETTINGS[:-1], "checkpoint_every=5", "steps=60"]
+    settings = [*SETTINGS[:-1], "checkpoint_every=3", "steps=30"]
     process = launched(shards, run, *settings, ranks=2, torchrun=("--max-restarts", "3"))
     while not steps_of(run):
         assert process.poll() is None, process.communicate()
@@ -111,10 +111,10 @@ def test_rank_that_vanishes_is_started_again_by_torchrun(shards: Path, tmp_path:
     os.kill(int(children[-1]), signal.SIGKILL)
     err = ended(process)
     assert "goes on at step" in err
-    assert steps_of(run)[-1] == 60
+    assert steps_of(run)[-1] == 30
     whole = tmp_path / "whole"
     run_of(shards, whole, short_config(
-        steps=60, batch=8, log_every=1, milestones=(220, 250)))  # fmt: skip
+        steps=30, batch=8, log_every=1, milestones=(220, 250)))  # fmt: skip
     assert lines_of(run)[-1]["loss"] == pytest.approx(lines_of(whole)[-1]["loss"], rel=1e-5)
 
 

@@ -110,10 +110,10 @@ def test_signal_to_save_at_a_step_that_is_saved_anyway_saves_it_once(
     shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    config = short_config(steps=30, log_every=1, checkpoint_every=1, keep_checkpoints=99)
+    config = short_config(steps=12, log_every=1, checkpoint_every=1, keep_checkpoints=99)
     thread = signalled(run, signal.SIGUSR1)
     with caplog.at_level(logging.INFO, logger="training.state.stored"):
         run_of(shards, run, config)
     thread.join()
     written = [record.getMessage().split(": ")[0] for record in caplog.records]
-    assert written == [str(step_folder(run, step)) for step in range(1, 31)]
+    assert written == [str(step_folder(run, step)) for step in range(1, 13)]

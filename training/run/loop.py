@@ -19,11 +19,9 @@ import torch
 from curation.errors import FoleyproofError
 from curation.files import write_json
 from curation.progress import note
-from curation.tables import number
 from training.config import TrainConfig
 from training.data.batches import Batches, share_of
 from training.data.throughput import measure
-from training.data.validation import Validation
 from training.run.asked import Asked
 from training.run.assembly import rehearse
 from training.run.beginning import begun
@@ -35,7 +33,8 @@ from training.run.owners import owned
 from training.run.report import Report
 from training.run.saving import pieces, write_profiles
 from training.run.signals import Wishes, listening
-from training.run.step import Meter, Trained, gradients, losses_of, update
+from training.run.step import Meter, gradients, update
+from training.run.validating import validated, validation_of
 from training.run.watch import Watch, refuse_bad
 from training.run.work import expected_mfu, sample_flops
 from training.state.about import of_code
@@ -46,7 +45,6 @@ logger = logging.getLogger(__name__)
 _LONG = 500  # steps that are worth a second's trial of data and device before them
 _NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|not enough memory")  # on a CPU
 _WARM = 5  # steps before a trace
-_NAMED = 3  # clips in a message
 
 
 def train(config: TrainConfig, asked: Asked) -> dict[str, Any]:
@@ -75,7 +73,7 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
         told_of = {**about.document(), **of_code(), "config_digest": config.digest()}
         write_json(asked.run / "config.json", told_of)
     report = _report(config, asked, data, world, first=first)
-    validation = _validation(config, data, world)
+    validation = validation_of(config, data, world)
     live, meter, watch = owned(trained), Meter(world.device), Watch(world)
     size, count = share_of(config, world.size)
     rehearse(trained, data.reader.allocate(size))
@@ -186,42 +184,8 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
     }  # fmt: skip
 
 
-def validated(
-    trained: Trained, validation: Validation, data: Data
-) -> tuple[float, list[float | None], int]:
-    """The mean loss of all ranks' samples, by time, and of how many; the same noise each time.
-
-    Samples whose loss is not finite are named and left out.
-    """
-    world, bad = trained.world, []
-    meter = Meter(world.device)
-    with torch.no_grad():
-        for there in validation:
-            batch = there.to(world.device)
-            model = trained.network if trained.config.sharding == "ddp" else trained.model
-            losses, t = losses_of(model, trained.network, batch, precision=trained.config.precision)
-            finite = torch.isfinite(losses)
-            meter.add(losses.where(finite, 0.0), t, batch.counted & finite)
-            bad += there.rows[(batch.counted & ~finite).cpu().numpy()].tolist()
-    everyone = [row for rows in world.gathered(bad) for row in rows]
-    if everyone and world.is_first:
-        clips = data.clips(everyone[:_NAMED], validation=True)
-        note(
-            f"{number(len(everyone), 'validation sample')} left out, whose loss is not finite: "
-            f"{', '.join(clips)} — `features verify --full` says what is in them"
-        )
-    loss, by_time = meter.told(world)
-    return loss, by_time, len(validation.rows) - len(everyone)
-
-
 def _is_due(done: int, every: int, is_last: bool) -> bool:
     return every > 0 and (is_last or done % every == 0)
-
-
-def _validation(config: TrainConfig, data: Data, world: World) -> Validation | None:
-    if not config.validate_every or not len(data.validation_rows):
-        return None
-    return Validation(data.validation, data.validation_rows, config, rank=world.rank, world=world.size)
 
 
 def _report(config: TrainConfig, asked: Asked, data: Data, world: World, *, first: int) -> Report:

@@ -21,17 +21,17 @@ from curation.tables import number, size_text
 from training.config import TrainConfig
 from training.data.batches import Batches, share_of
 from training.data.throughput import measure
-from training.data.validation import Validation
 from training.ema import Tracks
 from training.run.asked import Asked
 from training.run.beginning import begun
 from training.run.distributed import World, joined
-from training.run.loop import memory_bytes, saying_what_fits, validated
+from training.run.loop import memory_bytes, saying_what_fits
 from training.run.machine import peak_of
 from training.run.opening import Data, opened_data
 from training.run.owners import owned
 from training.run.saving import pieces, restore, write_profiles
 from training.run.step import Meter, Trained, gradients, update
+from training.run.validating import validated, validation_of
 from training.run.work import sample_flops
 from training.state.about import About
 from training.state.folders import held, step_folder
@@ -145,13 +145,11 @@ def _synchronise(world: World) -> None:
 
 def _refuse_no_loss(trained: Trained, data: Data) -> None:
     """Validate on one batch, as the run will."""
-    config, world = trained.config, trained.world
-    if not config.validate_every or not len(data.validation_rows):
-        return
+    config = trained.config
     few = replace(config, validate_samples=config.batch)
-    validation = Validation(
-        data.validation, data.validation_rows, few, rank=world.rank, world=world.size
-    )
+    validation = validation_of(few, data, trained.world)
+    if validation is None:
+        return
     loss, _, count = validated(trained, validation, data)
     if not count:
         raise FoleyproofError(

@@ -29,7 +29,7 @@ from features.weights.checkpoint_files import METADATA_KEY, read_tensors
 from features.weights.checkpoint_kind import kind_of
 from training.state.about import Origin
 from training.state.mmaudio import Moments, State, averages_of, moments_of, plain
-from training.state.pickles import unpickled
+from training.state.pickles import profile_in, unpickled
 
 # md5 is all that was published. Source: the specification, section 15
 RELEASED = {
@@ -39,7 +39,6 @@ RELEASED = {
     "fed96c325a6785b85ce75ae1aafd2673": "mmaudio_large_44k.pth",
     "01ad4464f049b2d7efdaa4c1a59b8dfe": "mmaudio_large_44k_v2.pth",
 }
-_PROFILE = "ema_model."
 _SHOWN = 3
 
 
@@ -85,7 +84,7 @@ def imported(path: Path, names: Sequence[str]) -> Imported:
     found = content if isinstance(content, Mapping) else {}
     if "weights" in found and ("it" in found or "optimizer" in found):
         return _checkpoint(path, found, names)
-    if profile := _profile(found):
+    if profile := profile_in(content):
         return Imported(file=path.name, weights=plain(profile))
     if not found or not _are_tensors(found):
         raise WrongWeights(
@@ -128,15 +127,6 @@ def _checkpoint(path: Path, content: Mapping[Any, Any], names: Sequence[str]) ->
         file=path.name, weights=weights, step=it if at_its_end else it + 1, moments=moments,
         adam_step=adam_step, averages=averages, averages_step=averages_step,
     )  # fmt: skip
-
-
-def _profile(content: Mapping[Any, Any]) -> State:
-    """The averages in a profile; none in anything else."""
-    return {
-        str(name).removeprefix(_PROFILE): value
-        for name, value in content.items()
-        if str(name).startswith(_PROFILE) and isinstance(value, Tensor)
-    }
 
 
 def _are_tensors(content: Mapping[Any, Any]) -> bool:

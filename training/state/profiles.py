@@ -23,13 +23,12 @@ from curation.files import disk_space
 from curation.tables import number
 from features.encoders.state_dicts import is_finite
 from features.weights.checkpoint_files import read_tensors
-from training.state.pickles import unpickled
+from training.state.pickles import PROFILE, profile_in, unpickled
 
 PUBLISHED_SIGMAS = (0.05, 0.10)  # of the tracks 0 and 1
 _OURS = re.compile(r"(?P<step>[0-9]+)-(?P<sigma>[0-9]+(\.[0-9]+)?)\.safetensors")
 _PUBLISHED = re.compile(r"(?P<track>[0-9]+)\.(?P<step>[0-9]+)\.pt")
 _PLACES = ("", "ema", "ema_ckpts")  # below the folder that is named
-_PREFIX = "ema_model."
 _NOTHING = 1e-10  # a weight whose share float32 does not see: its file's values are not read
 _SHOWN = 3  # names in a message
 
@@ -169,16 +168,10 @@ def _published(path: Path) -> dict[str, Tensor]:
     Raises:
         WrongWeights: it asks to run code, is damaged, or holds no averages.
     """
-    found = unpickled(path)
-    entries = found.items() if isinstance(found, Mapping) else ()
-    averages = {
-        str(name).removeprefix(_PREFIX): value
-        for name, value in entries
-        if str(name).startswith(_PREFIX) and isinstance(value, Tensor)
-    }
+    averages = profile_in(unpickled(path))
     if not averages:
         raise WrongWeights(
-            f"{path}: no tensor under a name that begins with {_PREFIX}, expected averages as MMAudio "
+            f"{path}: no tensor under a name that begins with {PROFILE}, expected averages as MMAudio "
             "and ema-pytorch store them — give another folder, or move the file away"
         )
     return averages

@@ -18,6 +18,7 @@ import click
 from curation import options
 from curation.console import finish, run
 from curation.errors import UsageProblem
+from curation.progress import note
 from curation.tables import number, size_text
 from features.installed import ComputingCommand
 from training.powers import beta, gamma_of, solve
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # help is shown without what computes
 __all__ = ["SIGMAS", "Tracks", "beta", "gamma_of", "synthesize"]
 logger = logging.getLogger(__name__)
 SIGMAS = (0.05, 0.10)  # Source: MMAudio `train.py`@974010a
+_SHOWN = 8  # steps in a message
 _ROUGH = 0.1  # what is said: 0.02 is usual between stored widths, 0.3 to 0.6 between stored steps
 
 
@@ -145,8 +147,11 @@ def _solved(
     required=True,
     help="The file to write, *.safetensors.",
 )
+@click.option("--replace", is_flag=True, help="Replace the file, where it is there.")
 @options.as_json
-def ema(run_folder: Path, sigma: float, step: int | None, out: Path, as_json: bool) -> None:
+def ema(
+    run_folder: Path, sigma: float, step: int | None, out: Path, replace: bool, as_json: bool
+) -> None:
     """Make averaged weights of any width at any step, of the profiles that a run stored.
 
     RUN is the folder of a run, or one with profiles, also those that MMAudio wrote (ema_ckpts/). The
@@ -160,10 +165,13 @@ def ema(run_folder: Path, sigma: float, step: int | None, out: Path, as_json: bo
     from training.state.profiles import profiles_in, weighted_sum
 
     stored = profiles_in(run_folder)
-    _refuse_target(out, [profile.name for profile in stored])
+    _refuse_target(out, [profile.name for profile in stored], replace=replace)
     step = max(profile.step for profile in stored) if step is None else step
     weights, missed = _solved(stored, sigma_rel=sigma, step=step)
     averaged = weighted_sum(stored, weights)
+    if missed > _ROUGH:
+        kept = ", ".join(f"{one:,}" for one in sorted({profile.step for profile in stored})[-_SHOWN:])
+        note(f"{missed:.0%} of this profile is missed: profiles of the steps {kept} are stored")
     adapters = adapters_about(Path(stored[0].name))
     about = {"sigma_rel": f"{sigma:g}", "step": str(step), "profiles": str(len(stored)), **adapters}
     write_safetensors(out, averaged, about)
@@ -185,15 +193,19 @@ def ema(run_folder: Path, sigma: float, step: int | None, out: Path, as_json: bo
         summary=f"width {sigma:g} at step {step:,}: {number(len(averaged), 'tensor')}, {size}, of "
         f"{number(len(stored), 'profile')}; {missed:.1%} of the profile is missed",
         next_steps=(
-            "python -m training.launch --init "
+            "python -m training.launch --model MODEL --shards DIR --run ANOTHER --init "
             + (f"WEIGHTS --set lora_rank={adapters['rank']} --adapters " if adapters else "")
             + shlex.quote(str(out)),
         ),
     )
 
 
-def _refuse_target(out: Path, profiles: Sequence[str]) -> None:
-    """Raise UsageProblem where the file would be of another kind, or would lie among the profiles."""
+def _refuse_target(out: Path, profiles: Sequence[str], *, replace: bool) -> None:
+    """Raise UsageProblem where the file is there, of another kind, or would lie among the profiles."""
+    if out.exists() and not replace:
+        raise UsageProblem(
+            f"--out {out}: is there already, expected the file to write — give another, or --replace"
+        )
     if out.suffix != ".safetensors":
         raise UsageProblem(
             f"--out {out}: expected a name that ends in .safetensors — for other formats, run: "

@@ -74,6 +74,8 @@ def export(
     from training.state.folders import found
 
     stored = found(run_folder, step)
+    config = stored.about.config
+    begin = f"python -m training.launch --model {config['model']} --shards DIR --run ANOTHER"
     if adapters and form == "pth":
         raise UsageProblem(
             "--format pth with --adapters, expected safetensors, which alone says what they are of — "
@@ -86,7 +88,10 @@ def export(
             as_json,
             text=str(out),
             summary=f"adapters of step {stored.step:,}: {number(count, 'tensor')}",
-            next_steps=(f"python -m training.launch --init FILE --adapters {shlex.quote(str(out))}",),
+            next_steps=(
+                f"{begin} --init WEIGHTS --set lora_rank={config['lora_rank']} --set "
+                f"lora_alpha={config['lora_alpha']:g} --adapters {shlex.quote(str(out))}",
+            ),
         )
         return
     made = write(stored, out, run=run_folder, sigma_rel=sigma_rel, form=form, replace=replace)
@@ -107,7 +112,7 @@ def export(
         text="\n".join(map(str, made.files)),
         summary=f"{made.facts.title()}: {number(made.num_tensors, 'tensor')}, "
         f"{size_text(made.num_bytes)}, in {number(len(made.files), 'file')}",
-        next_steps=(f"python -m training.launch --init {shlex.quote(str(made.files[0]))}",),
+        next_steps=(f"{begin} --init {shlex.quote(str(made.files[0]))}",),
     )
 
 

@@ -224,7 +224,11 @@ def _plan(
         as_json,
         text=plan_text(document, config),
         summary=plan_summary(document),
-        next_steps=("the same command with --preflight, then without either",),
+        next_steps=(
+            "the same command with --preflight, then without either"
+            if document["memory"]["fits"]
+            else "the same command with settings that fit",
+        ),
     )
 
 

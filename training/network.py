@@ -265,7 +265,12 @@ def load_released(network: Network, state_dict: Mapping[str, Tensor], *, what: s
     """
     shapes = released_layout(network.variant, fill=network.switches.fill)
     expected = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    refuse_misfits(expected, state_dict, what=what, constant=LEGACY)
+    refuse_misfits(
+        expected, state_dict, what=what, constant=LEGACY,
+        advice=f"give weights of {network.variant.name} (others take another --model) that were trained "
+        f"with fill={network.switches.fill}; of a run, make them with: python -m training.export RUN; "
+        "adapters go to --adapters",
+    )  # fmt: skip
     given = {name: state_dict[name].float() for name in expected}
     network.load_state_dict(from_released(given), strict=True, assign=True)
 

@@ -53,6 +53,7 @@ def refuse_misfits(
     *,
     what: str,
     constant: Iterable[str] = (),
+    advice: str = "give the checkpoint of this network; `features weights` lists them",
 ) -> None:
     """Raise BadWeights where tensors are not those of a network, `expected`; see `load_strictly`.
 
@@ -71,7 +72,8 @@ def refuse_misfits(
     if missing:
         wrong["missing"] = missing
     if wrong:
-        raise BadWeights(_message(what, wrong, len(state_dict), len(expected)))
+        said = _message(what, wrong, len(state_dict), len(expected))
+        raise BadWeights(f"{said} — {advice}")
 
 
 def _matcher(constant: Iterable[str]) -> Callable[[str], bool]:
@@ -107,7 +109,7 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def _message(what: str, wrong: Mapping[str, list[str]], given: int, expected: int) -> str:
-    """`what: 2 tensors missing (a, b); 1 misshaped (c)`, with what was expected and what to do."""
+    """`what: 2 tensors missing (a, b); 1 misshaped (c)`, with what was expected."""
     parts = []
     for kind, names in sorted(wrong.items()):
         rest = len(names) - _FIRST
@@ -115,6 +117,5 @@ def _message(what: str, wrong: Mapping[str, list[str]], given: int, expected: in
         parts.append(f"{number(len(names), 'tensor')} {kind}: {', '.join(names[:_FIRST])}{more}")
     return (
         f"{what}: {'; '.join(parts)}. It holds {number(given, 'tensor')}, expected the {expected:,} of "
-        "the network with finite values — give the checkpoint of this network; "
-        "`features weights` lists them"
+        "the network with finite values"
     )

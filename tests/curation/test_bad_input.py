@@ -131,11 +131,12 @@ def test_hostile_names_go_through_every_stage_as_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("stage", ["fetch", "build", "overlaps", "clean"])
 def test_disk_that_fills_up_at_any_write_leaves_whole_files_and_the_next_run_works(
-    stage: str, ready: Bench, tmp_path: Path
+    stage: str, every: int, ready: Bench, tmp_path: Path
 ) -> None:
-    """For every n: full at the n-th write; each file is as before or as after, none in between."""
+    """For each n: full at the n-th write; each file is as before or as after, none in between."""
 
     def prepared(name: str) -> Bench:
         shutil.copytree(ready.folder, tmp_path / name)
@@ -156,7 +157,7 @@ def test_disk_that_fills_up_at_any_write_leaves_whole_files_and_the_next_run_wor
     before = unbroken.files()
     unbroken.done(*words)
     after = unbroken.files()
-    for n in range(1, 200):
+    for n in range(1, 200, every):
         bench = prepared(f"full-{n}")
         with FillingUp(after=n) as disk:
             outcome = bench.curate(*words)
@@ -177,14 +178,19 @@ def test_disk_that_fills_up_at_any_write_leaves_whole_files_and_the_next_run_wor
 
 
 @pytest.mark.slow
-def test_small_disk_ends_in_exit_14_and_works_once_it_is_larger(ready: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "sizes", [(20, 80, 320), pytest.param((12, 20, 40, 80, 160, 320), marks=pytest.mark.soak)]
+)
+def test_small_disk_ends_in_exit_14_and_works_once_it_is_larger(
+    sizes: tuple[int, ...], ready: Bench, tmp_path: Path
+) -> None:
     """The real thing, where this user may mount a disk in memory; the test above runs everywhere."""
     disk = tmp_path / "disk"
     disk.mkdir()
     bench = Bench(tmp_path / "bench")
     bench.put(WHOLE)
     met = set()
-    for kib in (12, 20, 40, 80, 160, 320):
+    for kib in sizes:
         with mounted(disk, kib):
             bench.manifests = disk / "manifests"
             for words in (("fetch", "--from", "METADATA"), ("build",), ("clean", "--name", "paper")):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from made_once import made_once
 
 from curation.catalog.build import build
 from curation.catalog.cards import find_cards, load_cards
@@ -48,17 +50,21 @@ class Scanned:
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
-    folder = tmp_path_factory.mktemp("media")
-    planted = write_corpus(folder / "metadata")
-    write_media(folder / "media")
-    manifests = folder / "manifests"
-    cards = find_cards(load_cards(), SETS)
-    fetch_from(folder / "metadata", cards, manifests)
-    build(cards, manifests)
-    scan_media(
-        manifests, (), folder / "media", SETS, None, DecoderConfig(),
-        workers=2, share=None, progress=silent,
-    )  # fmt: skip
+    def make(folder: Path) -> None:
+        (folder / "planted").write_bytes(pickle.dumps(write_corpus(folder / "metadata")))
+        write_media(folder / "media")
+        manifests = folder / "manifests"
+        cards = find_cards(load_cards(), SETS)
+        fetch_from(folder / "metadata", cards, manifests)
+        build(cards, manifests)
+        scan_media(
+            manifests, (), folder / "media", SETS, None, DecoderConfig(),
+            workers=2, share=None, progress=silent,
+        )  # fmt: skip
+
+    made = made_once(tmp_path_factory, "scanned_corpus", make)
+    folder = Path(shutil.copytree(made, tmp_path_factory.mktemp("media") / "corpus"))
+    manifests, planted = folder / "manifests", pickle.loads((folder / "planted").read_bytes())
     return Scanned(manifests, planted)
 
 

@@ -14,7 +14,6 @@ from curation.decision.policy import CleanConfig
 
 ROW_GROUP = 122_880
 NUM_ROWS = 600_000  # five row groups: what is cut elsewhere shows in several places
-RUNS = 3
 CARD = """
 title = "{name}"
 homepage = "-"
@@ -72,11 +71,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Car
 
 
 @pytest.mark.slow
-def test_build_and_clean_give_the_same_bytes_each_time(large: tuple[Path, dict[str, Card]]) -> None:
+@pytest.mark.parametrize("runs", [2, pytest.param(3, marks=pytest.mark.soak)])
+def test_build_and_clean_give_the_same_bytes_each_time(
+    runs: int, large: tuple[Path, dict[str, Card]]
+) -> None:
     manifests, cards = large
     names = ("faulty", "filtered", "tested")
     clips, kept = set(), set()
-    for _ in range(RUNS):
+    for _ in range(runs):
         for record in manifests.glob("*/build.json"):
             record.unlink()
         assert [b.state for b in build(find_cards(cards, names), manifests)] == ["built"] * 3

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,14 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from made_media import make_media
+from made_once import made_once
 from safetensors import safe_open
-from small_clips import SmallClips, digests, extract_words, row, write_manifest, write_small_clips
+from small_clips import SmallClips, digests, extract_words, finish, row, start, write_manifest
 from small_disk import mounted
 
-from curation import console
 from curation.errors import BadWeights, FoleyproofError, Locked, WrongWeights
 from curation.tasks import read_record
-from features import cli
 from features.extraction import begun, extract
 from features.extraction.encoding import TaskEncoder
 from features.extraction.job import Job
@@ -30,37 +29,6 @@ from features.extraction.suite import Suite
 from features.inputs.prepared import InputConfig
 from features.shards import ShardReader
 from features.weights.published import WeightChoice
-
-Result = namedtuple("Result", "code out err")
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> SmallClips:
-    return write_small_clips(tmp_path_factory.mktemp("clips"))
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """`features …` in this process; its encoders have one of their own."""
-
-    def run_words(*words: Any) -> Result:
-        monkeypatch.setattr("sys.argv", ["features", *map(str, words)])
-        code = console.run(cli.features, "features")
-        return Result(code, *capsys.readouterr())
-
-    return run_words
-
-
-@pytest.fixture(scope="module")
-def done(clips: SmallClips, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A finished extraction and what its command said."""
-    with pytest.MonkeyPatch.context() as patched:
-        out: Path = tmp_path_factory.mktemp("done") / "out"
-        patched.setattr("sys.argv", ["features", *extract_words(clips, out, "--json", "--workers", "1")])
-        said: list[str] = []
-        patched.setattr("click.echo", lambda text, err=False: said.append(text))
-        result = Result(console.run(cli.features, "features"), said[0], "\n".join(said[1:]))
-    return out, result
 
 
 def words(clips: SmallClips, out: Path, *more: str) -> list[str]:
@@ -189,15 +157,18 @@ def test_shares_and_seal_give_the_bytes_of_one_run(
     assert digests(out) == digests(done[0])
 
 
-def test_another_configuration_is_refused_by_its_keys(done: Any, clips: SmallClips, run: Any) -> None:
-    before = digests(done[0])
-    result = run(*words(clips, done[0], "--batch", "3", "--duration", "10"))
+def test_another_configuration_is_refused_by_its_keys(
+    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+) -> None:
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
+    before = digests(out)
+    result = run(*words(clips, out, "--batch", "3", "--duration", "10"))
     assert result.code == 12
     assert "other options" in result.err
     for key in ("batch.av was 2, now 3", "batch.audio was 8, now 12", "duration_s was 8.0, now 10.0"):
         assert key in result.err
-    assert run(*words(clips, done[0], "--untrained", "1")).code == 12
-    assert digests(done[0]) == before
+    assert run(*words(clips, out, "--untrained", "1")).code == 12
+    assert digests(out) == before
 
 
 def test_changed_caption_is_refused_by_its_clip(
@@ -210,7 +181,8 @@ def test_changed_caption_is_refused_by_its_clip(
     for name in ("films", "sounds"):
         shutil.copytree(clips.manifest.parent / name, tmp_path / name)
     changed = write_manifest(tmp_path / "all.parquet", rows)
-    result = run(*words(SmallClips(changed, clips.media), done[0]))
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
+    result = run(*words(SmallClips(changed, clips.media), out))
     assert result.code == 12
     assert "another manifest" in result.err
     assert "films/film001" in result.err
@@ -236,44 +208,56 @@ def test_changed_caption_is_refused_by_its_clip_where_some_tasks_are_left(
     assert "neither extracted nor rejected" not in result.err
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The clips as they are later, and what an extraction makes of them from the beginning."""
+
+    media: Path  # a film is there now, another one is changed
+    anew: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def later(clips: SmallClips, tmp_path_factory: pytest.TempPathFactory) -> Later:
+    def make(folder: Path) -> None:
+        media = Path(shutil.copytree(clips.media, folder / "media"))
+        make_media(media / "films" / "missing.mp4", seconds=9.0, seed=5)
+        make_media(media / "films" / "film001.mp4", seconds=9.0, seed=6)
+        os.utime(media / "films" / "film000.mp4", (1, 1))  # looks changed, and is not
+        code, _, err = finish(start(words(SmallClips(clips.manifest, media), folder / "out")))
+        assert code == 3, err
+
+    folder = made_once(tmp_path_factory, "later", make)
+    return Later(folder / "media", digests(folder / "out"))
+
+
 @pytest.mark.slow
 def test_new_and_changed_media_are_encoded_and_the_rest_is_carried_over(
-    clips: SmallClips, tmp_path: Path, run: Any, monkeypatch: Any
+    done: Any, clips: SmallClips, later: Later, tmp_path: Path, run: Any, monkeypatch: Any
 ) -> None:
-    media = Path(shutil.copytree(clips.media, tmp_path / "media"))
-    here = SmallClips(clips.manifest, media)
-    out, anew = tmp_path / "out", tmp_path / "anew"
-    run(*words(here, out))
-    make_media(media / "films" / "missing.mp4", seconds=9.0, seed=5)
-    make_media(media / "films" / "film001.mp4", seconds=9.0, seed=6)
-    os.utime(media / "films" / "film000.mp4", (1, 1))  # looks changed, and is not
+    out, here = Path(shutil.copytree(done[0], tmp_path / "out")), SmallClips(clips.manifest, later.media)
     said = json.loads(run(*words(here, out, "--json")).out)
     assert said["counts"]["kept"] == 5
-    run(*words(here, anew))
-    assert digests(out) == digests(anew)
+    assert digests(out) == later.anew
     monkeypatch.setattr(extract, "LocalDevices", None)
     assert run(*words(here, out)).code == 3
 
 
 def test_damaged_table_of_a_former_part_is_not_carried_into_the_new_one(
-    done: Any, clips: SmallClips, tmp_path: Path, run: Any
+    done: Any, clips: SmallClips, later: Later, tmp_path: Path, run: Any
 ) -> None:
-    media = Path(shutil.copytree(clips.media, tmp_path / "media"))
-    here = SmallClips(clips.manifest, media)
-    out, anew = Path(shutil.copytree(done[0], tmp_path / "out")), tmp_path / "anew"
-    make_media(media / "films" / "missing.mp4", seconds=9.0, seed=5)
-    run(*words(here, anew))
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
     (rejects,) = (
         path
         for path in (out / "clips").glob("*/rejects.parquet")
         if "missing" in pq.read_table(path)["clip_id"].to_pylist()
     )
     rows = rejects.with_name("rows.parquet")
+    assert "sound000" in pq.read_table(rows)["clip_id"].to_pylist(), "nothing there is carried over"
     content = bytearray(rows.read_bytes())
     content[40] ^= 1
     rows.write_bytes(content)
-    assert run(*words(here, out)).code == 3
-    assert digests(out) == digests(anew)
+    assert run(*words(SmallClips(clips.manifest, later.media), out)).code == 3
+    assert digests(out) == later.anew
 
 
 def test_damaged_notes_of_files_mean_that_all_is_made_again(
@@ -323,12 +307,12 @@ def test_damaged_table_of_a_task_names_the_folder_to_make_anew(
 def test_manifest_may_be_called_otherwise_when_it_is_continued(
     done: Any, clips: SmallClips, tmp_path: Path, run: Any
 ) -> None:
-    before = digests(done[0])
+    out = Path(shutil.copytree(done[0], tmp_path / "out"))
     for name in ("films", "sounds"):
         shutil.copytree(clips.manifest.parent / name, tmp_path / name)
     moved = Path(shutil.copy(clips.manifest, tmp_path / "moved.parquet"))
-    assert run(*words(SmallClips(moved, clips.media), done[0])).code == 3
-    assert digests(done[0]) == before
+    assert run(*words(SmallClips(moved, clips.media), out)).code == 3
+    assert digests(out) == digests(done[0])
 
 
 def small_job(**said: Any) -> Job:

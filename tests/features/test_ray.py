@@ -1,6 +1,7 @@
 """Ray: two nodes write what the processes of one machine write, though an actor is killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_clips import SmallClips, digests, extract_words, finish, start, write_small_clips
+from small_clips import SmallClips, digests, extract_words, finish, start
 
 from curation.errors import FoleyproofError, UsageProblem
 from curation.ray_engine import cluster
@@ -49,11 +50,6 @@ def address() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> SmallClips:
-    return write_small_clips(tmp_path_factory.mktemp("clips"))
-
-
 def actors() -> list[int]:
     """Processes in which an actor of ours lives."""
     found = []
@@ -67,17 +63,11 @@ def actors() -> list[int]:
 
 
 @pytest.mark.slow
-def test_two_nodes_and_a_killed_actor_write_the_bytes_of_local_workers_and_of_shares(
-    address: str, clips: SmallClips, tmp_path: Path
+def test_two_nodes_and_a_killed_actor_write_the_bytes_of_local_workers(
+    address: str, clips: SmallClips, done: Any, tmp_path: Path
 ) -> None:
-    local, shares, there = (tmp_path / name for name in ("local", "shares", "ray"))
-    code, _, err = finish(start(extract_words(clips, local, "--workers", "1")))
-    assert code == 3, err
-    for share in ("0/2", "1/2"):
-        code, _, err = finish(start(extract_words(clips, shares, "--workers", "1", "--task", share)))
-        assert code == 3, err
-    code, _, err = finish(start(["seal", str(shares)]))
-    assert code == 0, err
+    """And of shares: what those write is compared with the same run in test_extract."""
+    there = tmp_path / "ray"
     known = set(actors())
     process = start(extract_words(clips, there, "--engine", "ray", "--address", address))
     until_s = time.monotonic() + 120
@@ -94,7 +84,7 @@ def test_two_nodes_and_a_killed_actor_write_the_bytes_of_local_workers_and_of_sh
     code, _, err = finish(process)
     assert code == 3, err
     assert after, "nobody took the place of the actor that was killed"
-    assert digests(there) == digests(local) == digests(shares)
+    assert digests(there) == digests(done[0])
 
 
 @pytest.mark.slow
@@ -116,19 +106,17 @@ def test_scan_by_ray_writes_the_bytes_of_a_local_scan(
 
 @pytest.mark.soak
 def test_relative_folders_mean_the_same_to_actors(
-    address: str, clips: SmallClips, tmp_path: Path
+    address: str, clips: SmallClips, done: Any, tmp_path: Path
 ) -> None:
-    here = clips.media.parent
-    relative = SmallClips(manifest=clips.manifest.relative_to(here), media=Path("media"))
-    code, _, err = finish(start(extract_words(clips, tmp_path / "local", "--workers", "1")))
-    assert code == 3, err
+    here = Path(shutil.copytree(clips.media.parent, tmp_path / "here"))
+    relative = SmallClips(manifest=clips.manifest.relative_to(clips.media.parent), media=Path("media"))
     words = extract_words(relative, Path("there"), "--engine", "ray", "--address", address)
     at = words.index("--media")
     for number, some in enumerate((words, [*words[:at], *words[at + 2 :]])):
         some[some.index("--out") + 1] = f"there{number}"
         code, _, err = finish(start(some, cwd=here))
         assert code == 3, err
-        assert digests(here / f"there{number}") == digests(tmp_path / "local")
+        assert digests(here / f"there{number}") == digests(done[0])
 
 
 FEWER = """

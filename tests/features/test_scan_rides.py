@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_media import make_media
+from made_once import made_once
 from small_clips import TINY, digests, finish, start
 
 from curation import console
@@ -56,7 +57,11 @@ def written(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips that ride, and those that cannot: damaged, cut short, without sound, too short, no media."""
-    folder = tmp_path_factory.mktemp("media") / "my_clips"
+    return made_once(tmp_path_factory, "riding_media", write_media) / "my_clips"
+
+
+def write_media(place: Path) -> None:
+    folder = place / "my_clips"
     make_media(folder / "film.mp4", seconds=9.0)
     make_media(folder / "longer.mp4", seconds=14.0, fps=25, codec={"bf": "3", "g": "50"}, seed=4)
     make_media(folder / "mpeg4.mp4", video="mpeg4", seconds=9.0, seed=5)
@@ -74,7 +79,6 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     film = (folder / "late.mkv").read_bytes()
     (folder / "cut.mkv").write_bytes(film[: len(film) * 2 // 3])
     (folder / "page.mp4").write_text("<!doctype html>")
-    return folder
 
 
 def words(manifests: Path, media: Path, out: Path, *more: str) -> list[str]:
@@ -104,18 +108,19 @@ def scan(manifests: Path, media: Path) -> None:
 @pytest.fixture(scope="module")
 def scanned(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifests in which the folder was scanned and nothing else was done."""
-    manifests = tmp_path_factory.mktemp("scanned") / "manifests"
-    scan(manifests, media)
-    return manifests
+    folder = made_once(tmp_path_factory, "scanned_alone", lambda at: scan(at / "manifests", media))
+    return folder / "manifests"
 
 
 @pytest.fixture(scope="module")
 def shards(scanned: Path, media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The digests of what extract alone writes."""
-    out: Path = tmp_path_factory.mktemp("alone") / "out"
-    code, _, err = finish(start(words(scanned, media, out)))
-    assert code == 3, err
-    return digests(out)
+
+    def make(folder: Path) -> None:
+        code, _, err = finish(start(words(scanned, media, folder / "out")))
+        assert code == 3, err
+
+    return digests(made_once(tmp_path_factory, "extracted_alone", make) / "out")
 
 
 @pytest.fixture
@@ -420,7 +425,11 @@ def test_flawless_clips_with_sound_ride_and_others_are_decoded_twice(media: Path
 
 @pytest.mark.parametrize(
     ("how", "sound_only"),
-    [({"peak": "none"}, False), ({"compat": True}, False), ({"peak": "none", "duration_s": 4.0}, True)],
+    [
+        ({"peak": "none"}, False),
+        ({"compat": True, "duration_s": 4.0}, False),
+        ({"peak": "none", "duration_s": 4.0}, True),
+    ],
 )
 def test_neither_side_is_changed_by_the_other(
     how: dict[str, Any], sound_only: bool, media: Path

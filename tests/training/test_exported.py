@@ -165,7 +165,9 @@ def test_what_is_said_is_what_was_saved(
     assert told["config_digest"] == config.digest()
     assert told["certificate"] == "sha256:def"
     assert told["files"][0] == str(tmp_path / "model.safetensors")
-    assert "next: python -m training.launch --init " in said.err
+    assert (
+        "next: python -m training.launch --model tiny-16k --shards DIR --run ANOTHER --init " in said.err
+    )
     document = json.loads((tmp_path / "config.json").read_text())
     assert document["config"] == config.document()
     assert (document["step"], document["sigma_rel"], document["certificate"]) == (
@@ -221,12 +223,23 @@ def test_exports_are_replaced_only_where_it_is_asked_for(
 ) -> None:
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "notes.txt").write_text("mine too")
-    assert command(run, "--out", tmp_path) == 2
-    assert "README.md there already, expected a folder without — give another, or --replace" in (
-        capsys.readouterr().err
-    )
+    for more in ((), ("--replace",)):
+        assert command(run, "--out", tmp_path, *more) == 2
+        assert "README.md there already by something else, expected a folder without — give another" in (
+            capsys.readouterr().err
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "notes.txt"]
+    (tmp_path / "README.md").unlink()
+    assert command(run, "--out", tmp_path) == 0
+    (tmp_path / "README.md").write_text("of an export, changed")
+    assert command(run, "--out", tmp_path) == 2
+    assert (
+        "README.md, config.json there already, expected a folder without — give another, or --rep"
+        in (capsys.readouterr().err)
+    )
     assert command(run, "--out", tmp_path, "--replace") == 0
+    assert command(run, "--out", tmp_path / "notes.txt") == 2
+    assert "notes.txt: is a file, expected a folder to write to" in capsys.readouterr().err
     assert (tmp_path / "README.md").read_text().startswith("---\nlicense: other\n")
     assert (tmp_path / "notes.txt").read_text() == "mine too"
 

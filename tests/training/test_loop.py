@@ -130,6 +130,31 @@ def bad_shards(tmp_path: Path) -> Path:
     return spoilt_shards(tmp_path, training_rows())
 
 
+def test_a_folder_of_something_else_is_no_run(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageProblem, match=r"--run .*other: holds thesis\.tex, which is of no run"):
+        run_of(shards, tmp_path / "other", short_config(steps=1))
+    with pytest.raises(UsageProblem, match="which is of no run"):
+        run_of(shards, shards, short_config(steps=1))
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_an_attempt_that_left_no_checkpoint_is_said_to_begin_anew(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: Path, contents: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(NoSpace):
+        patched.setattr(stored, "write_hashed", fail)
+        run_of(shards, tmp_path / "run", short_config(steps=1))
+    assert "with other settings" not in capsys.readouterr().err
+    run_of(shards, tmp_path / "run", short_config(steps=2))
+    assert "was begun with other settings and left no checkpoint; it begins anew" in (
+        capsys.readouterr().err)  # fmt: skip
+
+
 def test_poisoned_clip_stops_the_run_by_name_and_nothing_is_lost(
     bad_shards: Path, tmp_path: Path
 ) -> None:

@@ -105,11 +105,16 @@ def test_the_command_writes_the_average(tmp_path: Path, capsys: pytest.CaptureFi
     assert (told["step"], told["sigma_rel"], told["out"]) == (20, 0.08, str(out))
     assert sum(one["weight"] for one in told["profiles"]) == pytest.approx(1, abs=0.05)
     former = out.read_bytes()
-    assert command(tmp_path, "--sigma", 0.08, "--step", 20, "--out", out) == 0
+    words = (tmp_path, "--sigma", 0.08, "--step", 20, "--out", out)
+    assert command(*words) == 2
+    assert "is there already, expected the file to write — give another, or --replace" in (
+        capsys.readouterr().err
+    )
+    assert command(*words, "--replace") == 0
     assert out.read_bytes() == former, "the same command makes the same bytes"
     said = capsys.readouterr()
     assert said.out.startswith(f"{out}\nwidth 0.08 at step 20: 2 tensors, ")
-    assert f"next: python -m training.launch --init {out}" in said.err
+    assert f" --run ANOTHER --init {out}" in said.err
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,12 @@ def load_adapters(network: nn.Module, state: Mapping[str, Tensor], *, what: str)
         BadWeights: they are those of another network, or of another rank.
     """
     there = adapter_state(network.state_dict())
-    refuse_misfits(there, state, what=what)
+    rank = len(next(value for name, value in there.items() if name.endswith(_DOWN)))
+    refuse_misfits(
+        there, state, what=what,
+        advice=f"give adapters of rank {rank}, or --set lora_rank=… with the rank of these; whole "
+        "weights go to --init",
+    )  # fmt: skip
     for name, value in there.items():
         value.copy_(state[name])
 

@@ -79,13 +79,13 @@ def _refuse_nothing_beneath(config: TrainConfig) -> None:
 
 def _take_adapters(network: Network, config: TrainConfig, path: Path) -> None:
     """Put adapters that were trained before on a network that has new ones."""
+    refuse_no_file(path)
+    about = adapters_about(path)
     if not config.lora_rank:
         raise UsageProblem(
             f"--adapters {path}: the run trains none, expected a rank for them — give --set "
-            "lora_rank=…, that of the file"
+            f"lora_rank={about.get('rank', '…, that of the file')}"
         )
-    refuse_no_file(path)
-    about = adapters_about(path)
     for key, mine in (("variant", config.variant), ("alpha", f"{config.lora_alpha:g}")):
         if about.get(key, mine) != mine:
             way = f"--set lora_alpha={about[key]}" if key == "alpha" else "the --model they are of"

@@ -5,6 +5,7 @@ or validated is of steps that are known.
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -38,7 +39,7 @@ from training.run.validating import validated, validation_of
 from training.run.watch import Watch, refuse_bad
 from training.run.work import expected_mfu, sample_flops
 from training.state.about import of_code
-from training.state.folders import held, steps_of
+from training.state.folders import held, refuse_no_run, steps_of
 from training.state.stored import Checkpoints
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def train(config: TrainConfig, asked: Asked) -> dict[str, Any]:
         contextlib.ExitStack() as stack,
     ):
         if world.is_first:
+            refuse_no_run(asked.run)
             stack.enter_context(held(asked.run))
         data = stack.enter_context(opened_data(config, asked, world))
         with saying_what_fits(config, world, duration_s=data.duration_s):
@@ -70,6 +72,7 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
     begun_s = time.monotonic()
     trained, tracks, first, about = begun(config, asked, data, world)
     if world.is_first:
+        _say_what_was_tried(asked.run, config, first)
         told_of = {**about.document(), **of_code(), "config_digest": config.digest()}
         write_json(asked.run / "config.json", told_of)
     report = _report(config, asked, data, world, first=first)
@@ -182,6 +185,16 @@ def _run(config: TrainConfig, asked: Asked, data: Data, world: World, wishes: Wi
         "summary": summary, "steps": done, "steps_before": first, "seconds": took_s,
         "overfits": report.overfits,
     }  # fmt: skip
+
+
+def _say_what_was_tried(run: Path, config: TrainConfig, first: int) -> None:
+    """Say that a run was begun here with other settings, and ended before it had a checkpoint."""
+    try:
+        former = json.loads((run / "config.json").read_text(encoding="utf-8"))["config_digest"]
+    except (OSError, ValueError, LookupError):
+        return
+    if former != config.digest() and not steps_of(run) and not first:
+        note(f"{run}: was begun with other settings and left no checkpoint; it begins anew")
 
 
 def _is_due(done: int, every: int, is_last: bool) -> bool:

@@ -3,7 +3,8 @@
     weights        4 bytes a parameter; gradients 4, moments of AdamW 8, each average 4 / ranks
     bf16 copies    2 bytes a parameter: what the passes compute with stays until the gradients are there
     kept           what the forward pass keeps for the gradients, of each sample computed at once
-    reserve        what the device itself, its libraries and holes between tensors take
+    reserve        what the device itself, its libraries and holes between tensors take; on a CPU
+                   the program
 
 With FSDP each rank has its part of weights, gradients and moments, and gathers a block at a time.
 
@@ -37,6 +38,7 @@ _HALF = 2  # bytes of a number in bf16
 _BUFFERS = 2  # micro-batches that are on the device: one is computed with while the next one comes
 _RESERVE_BYTES = 1_500_000_000  # the context of CUDA, its libraries and those of communication
 _RESERVE_SHARE = 0.05  # holes between tensors
+_PROGRAM_BYTES = 750_000_000  # on a CPU: Python, PyTorch and what they load
 
 
 class Kept(NamedTuple):
@@ -99,6 +101,8 @@ def estimate(config: TrainConfig, *, ranks: int, duration_s: float = 8.0, on_gpu
     }
     if on_gpu:
         parts["reserve"] = _RESERVE_BYTES + round(_RESERVE_SHARE * sum(parts.values()))
+    else:
+        parts["program"] = _PROGRAM_BYTES
     return Memory(parts=parts, micro_batch=micro)
 
 

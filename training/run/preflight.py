@@ -34,7 +34,7 @@ from training.run.step import Meter, Trained, gradients, update
 from training.run.validating import validated, validation_of
 from training.run.work import sample_flops
 from training.state.about import About
-from training.state.folders import held, step_folder
+from training.state.folders import held, refuse_no_run, step_folder
 from training.state.reading import Stored, opened
 from training.state.stored import Checkpoints
 
@@ -93,6 +93,7 @@ def _alone(run: Path, world: World) -> Iterator[None]:
     if not world.is_first:
         yield
         return
+    refuse_no_run(run)
     with held(run):
         remove(run / _FOLDER)
         try:

@@ -12,6 +12,9 @@ from training.model.variants import variant_named
 # fp32 (results/training_network_2.json). Of other widths it is a guess.
 _ON_GPU, _ON_CPU = {448: 0.376, 896: 0.398}, {448: 0.91}
 _OTHERS = 0.3
+_MEASURED_OF = {448: "S-16k", 896: "L-44k"}  # by width
+_MEASURED = ("small_16k", "large_44k")
+_LIKE_IT = ("H100", "H200", "NVIDIA H200")  # of the same rate
 MFUS = (0.4, 0.5)  # at which hours are always told
 _STEPS, _BATCH, _H100_FLOPS = 300_000, 512, 989.4e12  # of the paper's runs
 
@@ -89,7 +92,9 @@ def expected_mfu(
     if known is None:
         return Expected(mfu=_OTHERS, why="a guess: of networks this wide nothing was measured")
     where = "one H200" if on_gpu else "two cores of a CPU"
-    why = f"measured on {where}; the paper's runs reached 18 to 25 %"
+    is_same = (config.variant in _MEASURED) and (not on_gpu or device in _LIKE_IT)
+    why = f"{'' if is_same else 'assumed: '}{_MEASURED_OF[width]} was measured on {where}"
+    why += "; the paper's runs reached 18 to 25 %" if on_gpu else ""
     if config.activation_checkpointing:  # of four parts of the work, one is not counted in MFU
         return Expected(mfu=known * 3 / 4, why=f"{why}; less, as blocks are computed twice")
     return Expected(mfu=known, why=why)

@@ -183,6 +183,14 @@ def _write_weights(path: Path, weights: Mapping[str, Tensor], facts: Facts) -> N
             raise error.__context__ or error from None
 
 
+def _is_exported(out: Path) -> bool:
+    try:
+        said = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("format") == FORMAT
+
+
 def _document(facts: Facts) -> dict[str, Any]:
     """The contents of config.json."""
     variant = facts.variant
@@ -204,9 +212,12 @@ def _refuse_target(out: Path, run: Path, names: tuple[str, ...], *, replace: boo
             f"--out {out}: is where the run keeps its own files, expected another folder — give one, "
             f"such as {run / 'export'}"
         )
+    if out.exists() and not out.is_dir():
+        raise UsageProblem(f"--out {out}: is a file, expected a folder to write to — give another")
     there = [name for name in names if (out / name).exists()]
-    if there and not replace:
+    if there and not (replace and _is_exported(out)):
+        others = "" if _is_exported(out) else " by something else"
         raise UsageProblem(
-            f"--out {out}: {', '.join(there)} there already, expected a folder without — give another, "
-            "or --replace"
+            f"--out {out}: {', '.join(there)} there already{others}, expected a folder without — give "
+            f"another{'' if others else ', or --replace'}"
         )

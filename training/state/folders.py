@@ -25,7 +25,8 @@ from training.state.reading import Stored, opened
 logger = logging.getLogger(__name__)
 FOLDER, PROFILES = "checkpoints", "ema"
 _NAME = re.compile(r"step-([0-9]{8,})")
-_SHOWN = 8  # steps in a message
+_OF_RUNS = {"config.json", "preflight", FOLDER}  # one of them is in the folder of each run
+_SHOWN, _NAMED = 8, 3  # steps and files in a message
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -122,6 +123,19 @@ def _verified(folder: Path) -> Stored:
     size = size_text(sum((folder / name).stat().st_size for name in stored.files))
     logger.info("%s: %s, read and found whole in %.1f s", folder, size, time.monotonic() - begun_s)
     return stored
+
+
+def refuse_no_run(folder: Path) -> None:
+    """Raise UsageProblem where a folder holds something, and is not that of a run."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:  # it is not there, or `held` says what is wrong with it
+        return
+    if names - {".lock"} and not names & _OF_RUNS:
+        raise UsageProblem(
+            f"--run {folder}: holds {', '.join(sorted(names)[:_NAMED])}, which is of no run; expected "
+            "an empty folder or that of a run — give another"
+        )
 
 
 @contextlib.contextmanager

@@ -98,10 +98,13 @@ def imported(path: Path, names: Sequence[str]) -> Imported:
 def refuse_no_file(path: Path) -> None:
     """Raise UsageProblem where there is no file of weights."""
     if path.is_dir():
-        raise UsageProblem(
-            f"{path}: is a folder, expected a file of weights — of the folder of a run, make one: "
-            f"python -m training.export {path} --out DIR"
+        exported = sorted([*path.glob("model.safetensors"), *path.glob("*.pth")])
+        way = (
+            f"give {exported[0]}"
+            if exported
+            else f"of the folder of a run, make one: python -m training.export {path} --out DIR"
         )
+        raise UsageProblem(f"{path}: is a folder, expected a file of weights — {way}")
     if not path.exists():
         raise UsageProblem(
             f"{path}: no such file, expected one of weights — see how its name is written"

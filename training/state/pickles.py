@@ -35,6 +35,7 @@ def unpickled(path: Path) -> object:
     return checkpoint_files.unpickled(
         path,
         holds="tensors, numbers",
-        advice="get the file from where it was published. If you made it yourself, write what is needed "
-        f"of it anew: python -c {shlex.quote(_PLAIN)} {shlex.quote(str(path))} plain.pth",
+        advice="get the file from where it was published. Only if you made it yourself, as this runs "
+        f"what is in it, write what is needed of it anew: python -c {shlex.quote(_PLAIN)} "
+        f"{shlex.quote(str(path))} plain.pth",
     )

@@ -23,10 +23,7 @@ def test_what_a_refusal_advises_helps(trained: Training, tmp_path: Path) -> None
     path = written(tmp_path / "my c.pth", trained.checkpoint() | {"args": Namespace(lr=1)})
     said = refusal(path)
     assert said is not None
-    assert (
-        "Only if you made it yourself, as this runs what is in it, write what is needed of it anew: python -c"
-        in said
-    )
+    assert "Only if you made it yourself, as this runs what is in it, write what is needed" in said
     words = shlex.split(said[said.index("python -c") :])
     subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True)
     assert imported(tmp_path / "plain.pth", NAMES).step == 7

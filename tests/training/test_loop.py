@@ -146,9 +146,10 @@ def test_an_attempt_that_left_no_checkpoint_is_said_to_begin_anew(
     def fail(path: Path, contents: Any) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patched, pytest.raises(NoSpace):
+    with monkeypatch.context() as patched:
         patched.setattr(stored, "write_hashed", fail)
-        run_of(shards, tmp_path / "run", short_config(steps=1))
+        with pytest.raises(NoSpace):
+            run_of(shards, tmp_path / "run", short_config(steps=1))
     assert "with other settings" not in capsys.readouterr().err
     run_of(shards, tmp_path / "run", short_config(steps=2))
     assert "was begun with other settings and left no checkpoint; it begins anew" in (

@@ -146,7 +146,7 @@ class Steps:
             assert not flags.is_bad, f"a norm of {flags.norm}"
             self._tracks.update(self._live)
         update(self._trained, taken)
-        self._watch.note(taken, stop=False, save=False)
+        self._watch.note(taken, stop=False, save=False, not_saved=False)
 
 
 def sizes(first: int) -> Iterator[int]:

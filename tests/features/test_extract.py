@@ -324,7 +324,15 @@ def small_job(**said: Any) -> Job:
     return Job(**{**known, **said})
 
 
-@pytest.mark.parametrize("place", ["row", "header", "shape", "table"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "row",
+        "table",
+        pytest.param("header", marks=pytest.mark.soak),
+        pytest.param("shape", marks=pytest.mark.soak),
+    ],
+)
 def test_carried_row_that_is_not_as_it_was_written_is_made_anew(
     place: str, clips: SmallClips, tmp_path: Path
 ) -> None:

@@ -91,11 +91,8 @@ def test_extraction_killed_at_any_moment_ends_in_the_same_bytes_when_run_again(
     print(f"{killed} killed ({half} left temporary files), {over} were over before; same bytes")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "module",
-    ["features.inputs.child", pytest.param("features.extraction.worker", marks=pytest.mark.soak)],
-)
+@pytest.mark.soak  # by default test_feeding kills a child, which costs its clip
+@pytest.mark.parametrize("module", ["features.inputs.child", "features.extraction.worker"])
 def test_child_that_is_killed_costs_at_most_a_run(module: str, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = extract_words(world.clips, out, "--workers", "1")

@@ -201,8 +201,8 @@ def test_shares_add_to_each_other_beside_the_parts_of_a_scan_that_was_killed(
     assert written(built) == written(scanned)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("share", [0.35, pytest.param(0.8, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("share", [0.35, 0.8])
 def test_killed_run_is_continued(
     share: float, built: Path, scanned: Path, media: Path, shards: dict[str, str],
     decoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -43,7 +43,11 @@ def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "sharding"),
-    [pytest.param(2, "ddp", marks=pytest.mark.soak), (4, "ddp"), (2, "fsdp")],
+    [
+        pytest.param(2, "ddp", marks=pytest.mark.soak),
+        (4, "ddp"),
+        pytest.param(2, "fsdp", marks=pytest.mark.soak),  # a test below begins with two of them
+    ],
 )
 def test_loss_is_that_of_one_rank(
     ranks: int, sharding: str, shards: Path, alone: Path, tmp_path: Path

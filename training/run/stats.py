@@ -9,16 +9,12 @@ goes on from step k forgets what came after it; what a killed process left half 
 """
 
 import json
-import logging
 import math
 from pathlib import Path
 from typing import IO, Any
 
 from curation.closing import Closing
-from curation.errors import FoleyproofError
 from curation.files import disk_space, replacing
-
-logger = logging.getLogger(__name__)
 
 FILE = "stats.jsonl"
 
@@ -74,13 +70,8 @@ class Stats(Closing):
             self._stream.close()
 
     def leave(self, error: BaseException | None) -> None:
-        """Close it; an error of that does not hide one that is on its way."""
-        try:
-            self.close()
-        except (FoleyproofError, OSError) as late:
-            if error is None:
-                raise
-            logger.warning("the last lines were not written: %s", late)
+        """Close it."""
+        self.close()
 
 
 def _line(values: dict[str, Any]) -> str:

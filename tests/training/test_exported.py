@@ -244,6 +244,13 @@ def test_exports_are_replaced_only_where_it_is_asked_for(
     assert (tmp_path / "notes.txt").read_text() == "mine too"
 
 
+def test_adapters_are_written_as_safetensors_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(run, "--out", tmp_path / "a.pth", "--adapters", "--format", "pth") == 2
+    assert "--format pth with --adapters, expected safetensors" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
 def test_a_full_disk_ends_with_14(
     form: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -97,6 +97,12 @@ def test_folders_and_missing_files_are_told(tmp_path: Path) -> None:
         imported(tmp_path / "x.pth", NAMES)
 
 
+def test_the_folder_of_an_export_is_answered_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UsageProblem, match=r"is a folder, .* — give .*/model\.safetensors$"):
+        imported(tmp_path, NAMES)
+
+
 def lose_moments(content: dict[str, Any]) -> None:
     del content["optimizer"]["state"][1]
 

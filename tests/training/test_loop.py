@@ -240,6 +240,19 @@ def test_preflight_tries_the_run_and_leaves_nothing(shards: Path, tmp_path: Path
         preflight(still, Asked(shards=shards, run=run, device="cpu"))
 
 
+def test_preflight_refuses_what_cannot_validate(shards: Path, tmp_path: Path) -> None:
+    from training.run.asked import Asked
+    from training.run.preflight import preflight
+
+    bad = spoilt_shards(tmp_path, [Planned(dataset="chimes", clip_id="v002")])
+    config = short_config(batch=8, validate_every=5, held_back=0.0, drop_video=0.0)
+    asked = Asked(shards=shards, val_shards=bad, run=tmp_path / "run", device="cpu")
+    with pytest.raises(
+        FoleyproofError, match="loss of its first 1 sample is nan, expected a finite"
+    ):
+        preflight(config, asked)
+
+
 def test_validation_is_the_same_each_time_and_alarms_are_raised(shards: Path, tmp_path: Path) -> None:
     config = short_config(steps=6, validate_every=3, held_back=0.3)
     run_of(shards, tmp_path / "run", config)

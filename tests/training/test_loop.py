@@ -247,9 +247,7 @@ def test_preflight_refuses_what_cannot_validate(shards: Path, tmp_path: Path) ->
     bad = spoilt_shards(tmp_path, [Planned(dataset="chimes", clip_id="v002")])
     config = short_config(batch=8, validate_every=5, held_back=0.0, drop_video=0.0)
     asked = Asked(shards=shards, val_shards=bad, run=tmp_path / "run", device="cpu")
-    with pytest.raises(
-        FoleyproofError, match="loss of its first 1 sample is nan, expected a finite"
-    ):
+    with pytest.raises(FoleyproofError, match="loss of its first 1 sample is nan, expected a finite"):
         preflight(config, asked)
 
 
